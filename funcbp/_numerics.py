@@ -1,0 +1,25 @@
+"""Half precision, stated once: elementwise work in float32, products accumulated in float32, one rounding at the end."""
+
+import jax
+from jax import numpy as jnp
+
+__all__ = ["accumulator", "matmul", "upcast"]
+
+
+def accumulator(*arrays: jax.Array) -> jnp.dtype:
+    """The dtype in which to accumulate: the arrays' common dtype, but float32 at least.
+
+    >>> accumulator(jnp.ones(2, jnp.bfloat16)), accumulator(jnp.ones(2, jnp.float32))
+    (dtype('float32'), dtype('float32'))
+    """
+    return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+
+
+def upcast(x: jax.Array) -> jax.Array:
+    """`x` in float32 at least; float32 and float64 pass through."""
+    return x.astype(accumulator(x))
+
+
+def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`a @ b`, operands left as they are, accumulated and returned in float32 at least."""
+    return jnp.matmul(a, b, preferred_element_type=accumulator(a, b))

@@ -1,0 +1,1 @@
+"""Products of arrays, with and without a bias."""

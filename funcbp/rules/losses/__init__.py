@@ -1,0 +1,1 @@
+"""Losses: one value per example (or per element, where optax has it so); never reduced."""

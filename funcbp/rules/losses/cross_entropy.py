@@ -1,0 +1,168 @@
+"""Cross-entropies, from logits."""
+
+import jax
+import optax
+from jax import numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..._numerics import upcast
+from ..._rule import Rule
+from ...domains import Integers, Normal, Point, Simplex, Uniform
+from .._checks import check_cotangent
+
+Logits = Float[Array, "*batch classes"]
+Labels = Int[Array, "*batch"]
+Losses = Float[Array, "*batch"]
+Lse = Float[Array, "*batch 1"]
+X = Float[Array, "*shape"]
+
+
+def _logsumexp(z: jax.Array) -> jax.Array:
+    # Shifted by the row's maximum; a row of nothing but -∞ has log 0 = -∞.
+    top = jnp.max(z, axis=-1, keepdims=True, initial=-jnp.inf)
+    shift = jnp.where(jnp.isfinite(top), top, 0)
+    return shift + jnp.log(jnp.sum(jnp.exp(z - shift), axis=-1, keepdims=True))
+
+
+def softmax_cross_entropy_fwd(logits: Logits, labels: Logits) -> tuple[Losses, tuple[Logits, Logits, Lse]]:
+    """Cross-entropy of softmax(z) against a distribution y over the last axis, as `optax.losses.softmax_cross_entropy`.
+
+    Forward, with L = log Σ eᶻ:    ℓ = Σ y ⊙ (L - z)                       (a term with y = 0 is 0, also at z = -∞)
+    Backward:                      z̄ = (softmax(z) Σy - y) ℓ̄      ȳ = (L - z) ℓ̄
+
+    Derivation. dL = ⟨softmax(z), dz⟩, so dℓ = Σy ⟨softmax(z), dz⟩ - ⟨y, dz⟩ + ⟨L - z, dy⟩. For labels that sum to one this is
+    softmax(z) - y.
+
+    Saves z, y and L (one number a row); the softmax is recomputed.
+    """
+    z, y = upcast(logits), upcast(labels)
+    lse = _logsumexp(z)
+    loss = jnp.sum(jnp.where(y == 0, 0, y * (lse - z)), axis=-1)
+    return loss.astype(logits.dtype), (logits, labels, lse)
+
+
+def softmax_cross_entropy_bwd(
+    residuals: tuple[Logits, Logits, Lse], loss_ct: Losses
+) -> tuple[Logits, Logits]:
+    """z̄ = (softmax(z) Σy - y) ℓ̄, ȳ = (L - z) ℓ̄."""
+    logits, labels, lse = residuals
+    check_cotangent("softmax_cross_entropy", loss_ct, logits.shape[:-1])
+    z, y, ct = upcast(logits), upcast(labels), upcast(loss_ct)[..., None]
+    z_ct = (jnp.exp(z - lse) * jnp.sum(y, axis=-1, keepdims=True) - y) * ct
+    return z_ct.astype(logits.dtype), ((lse - z) * ct).astype(labels.dtype)
+
+
+softmax_cross_entropy = Rule(
+    softmax_cross_entropy_fwd,
+    softmax_cross_entropy_bwd,
+    reference=optax.losses.softmax_cross_entropy,
+    domain={"logits": Normal(3.0), "labels": Simplex()},
+    points={
+        "equal logits": Point({"logits": 2.0}),
+        "saturated": Point({"logits": (1e4, 0.0)}),
+        "impossible class": Point(
+            {"logits": (0.0, -float("inf")), "labels": (1.0, 0.0)},
+            agrees=False,
+            why="0 log 0 is 0 here; optax gives NaN",
+        ),
+    },
+    formula="ℓ = Σ y ⊙ (log Σeᶻ - z); ∂ℓ/∂z = softmax(z) Σy - y",
+    saves="z, y, log Σeᶻ",
+)
+
+
+def softmax_cross_entropy_with_integer_labels_fwd(
+    logits: Logits, labels: Labels
+) -> tuple[Losses, tuple[Logits, Labels, Lse]]:
+    """Cross-entropy of softmax(z) against a class index k, as `optax.losses.softmax_cross_entropy_with_integer_labels`.
+
+    Forward, with L = log Σ eᶻ:    ℓ = L - z_k
+    Backward:                      z̄ = (softmax(z) - e_k) ℓ̄
+
+    Derivation. dℓ = ⟨softmax(z), dz⟩ - dz_k.
+
+    A label outside [0, classes) gives NaN, value and gradient (optax counts a negative one from the end).
+
+    Saves z, the labels and L (one number a row); the softmax is recomputed.
+    """
+    z = upcast(logits)
+    lse = _logsumexp(z)
+    classes = logits.shape[-1]
+    inside = (labels >= 0) & (labels < classes)
+    z_k = jnp.sum(jnp.where(_one_hot(labels, classes), z, 0), axis=-1)
+    return jnp.where(inside, lse[..., 0] - z_k, jnp.nan).astype(logits.dtype), (logits, labels, lse)
+
+
+def softmax_cross_entropy_with_integer_labels_bwd(
+    residuals: tuple[Logits, Labels, Lse], loss_ct: Losses
+) -> tuple[Logits, None]:
+    """z̄ = (softmax(z) - e_k) ℓ̄; labels have no cotangent."""
+    logits, labels, lse = residuals
+    check_cotangent("softmax_cross_entropy_with_integer_labels", loss_ct, labels.shape)
+    classes = logits.shape[-1]
+    inside = (labels >= 0) & (labels < classes)
+    ct = jnp.where(inside, upcast(loss_ct), jnp.nan)[..., None]
+    softmax = jnp.exp(upcast(logits) - lse)
+    return ((softmax - _one_hot(labels, classes)) * ct).astype(logits.dtype), None
+
+
+def _one_hot(labels: jax.Array, classes: int) -> jax.Array:
+    # A comparison instead of a gather and a scatter: it fuses with what surrounds it.
+    return labels[..., None] == jnp.arange(classes, dtype=labels.dtype)
+
+
+softmax_cross_entropy_with_integer_labels = Rule(
+    softmax_cross_entropy_with_integer_labels_fwd,
+    softmax_cross_entropy_with_integer_labels_bwd,
+    reference=optax.losses.softmax_cross_entropy_with_integer_labels,
+    domain={"logits": Normal(3.0), "labels": Integers(0, "classes")},
+    points={
+        "equal logits": Point({"logits": 2.0}),
+        "saturated": Point({"logits": (1e4, 0.0)}),
+        "impossible class": Point({"logits": (0.0, -float("inf")), "labels": 0.0}),
+    },
+    formula="ℓ = log Σeᶻ - z_k; ∂ℓ/∂z = softmax(z) - e_k",
+    saves="z, k, log Σeᶻ",
+)
+
+
+def sigmoid_binary_cross_entropy_fwd(logits: X, labels: X) -> tuple[X, tuple[X, X]]:
+    """Cross-entropy of sigmoid(z) against probabilities y, elementwise, as `optax.losses.sigmoid_binary_cross_entropy`.
+
+    Forward:     ℓ = -y log σ(z) - (1 - y) log σ(-z) = log(1 + eᶻ) - y z
+    Backward:    z̄ = (σ(z) - y) ℓ̄      ȳ = -z ℓ̄
+
+    Derivation. d log(1 + eᶻ) = σ(z) dz, so dℓ = (σ(z) - y) dz - z dy.
+
+    Saves z and y.
+    """
+    z, y = upcast(logits), upcast(labels)
+    # max(z, 0) - y z as one product that is exact where y is 0 or 1.
+    hinge = jnp.where(z > 0, (1 - y) * z, -y * z)
+    return (hinge + jnp.log1p(jnp.exp(-jnp.abs(z)))).astype(logits.dtype), (logits, labels)
+
+
+def sigmoid_binary_cross_entropy_bwd(residuals: tuple[X, X], loss_ct: X) -> tuple[X, X]:
+    """z̄ = (σ(z) - y) ℓ̄, ȳ = -z ℓ̄."""
+    logits, labels = residuals
+    check_cotangent("sigmoid_binary_cross_entropy", loss_ct, logits.shape)
+    z, y, ct = upcast(logits), upcast(labels), upcast(loss_ct)
+    e = jnp.exp(-jnp.abs(z))
+    # σ(z) - y written around the nearer end, so that a saturated right answer keeps its digits.
+    error = jnp.where(z > 0, (1 - y) - e / (1 + e), e / (1 + e) - y)
+    return (error * ct).astype(logits.dtype), (-z * ct).astype(labels.dtype)
+
+
+sigmoid_binary_cross_entropy = Rule(
+    sigmoid_binary_cross_entropy_fwd,
+    sigmoid_binary_cross_entropy_bwd,
+    reference=optax.losses.sigmoid_binary_cross_entropy,
+    domain={"logits": Normal(3.0), "labels": Uniform()},
+    points={
+        "undecided": Point({"logits": 0.0}),
+        "saturated": Point({"logits": (1e4, -1e4), "labels": (1.0, 0.0)}, {"logits": 0.0}),
+        "saturated and wrong": Point({"logits": (1e4, -1e4), "labels": (0.0, 1.0)}, {"logits": (1.0, -1.0)}),
+    },
+    formula="ℓ = log(1 + eᶻ) - y z; ∂ℓ/∂z = σ(z) - y",
+    saves="z, y",
+)

@@ -1,0 +1,1 @@
+"""Rescaling by statistics of the data."""
