@@ -1,0 +1,342 @@
+"""`backprop`: loss and network to value, gradients, δ's and whatever else is to be had in the same sweep."""
+
+import functools
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+from jax.tree_util import KeyPath
+from jax.typing import DTypeLike
+
+from ._loss import LossLike, as_loss
+from ._numerics import upcast
+from ._signature import describe
+from .factors import Factor
+from .layers import Context, Delta, Forward, Layer
+from .layers._layer import Visit, path_string
+
+__all__ = ["Precision", "Sweep", "backprop", "predict", "value_and_grad"]
+
+PyTree = Any
+Reduction = Literal["mean", "sum"]
+Frozen = Collection[str] | Callable[[str], bool]
+COLLECTIBLE = ("activations", "cotangents", "deltas", "per_example")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a network computes in; parameters and their gradients keep the parameters' own dtype.
+
+    Attributes:
+        compute: dtype of parameters and floating inputs inside the network (`"bfloat16"`); None: as they come. Losses,
+            statistics and every accumulation are in float32 at least, so float32 parameters get float32 gradients.
+        matmul: `jax.default_matmul_precision` for the products (`"highest"` for reference quality); None: JAX's default.
+    """
+
+    compute: DTypeLike | None = None
+    matmul: str | None = None
+
+
+class Sweep(NamedTuple):
+    """The result of one forward and one backward pass. What was not asked for is None.
+
+    Attributes:
+        value: the reduced loss, a scalar, in float32 at least.
+        grads: ∂value/∂params, with the tree and dtypes of `params`.
+        state: the network's new state; `()` if it has none.
+        x_ct: ∂value/∂x, the last δ; None for integer inputs.
+        activations: every layer's output, in the tree of the network.
+        cotangents: ∂value/∂output of every layer, in the same tree.
+        deltas: the same at the pre-activations, δ = ∂value/∂p; None at layers whose output is none.
+        per_example: the loss of each example, neither weighted nor divided by anything, `(batch,)`.
+        collected: what `visit` returned, in the tree of the parameters.
+    """
+
+    value: jax.Array
+    grads: PyTree
+    state: PyTree
+    x_ct: PyTree
+    activations: PyTree = None
+    cotangents: PyTree = None
+    deltas: PyTree = None
+    per_example: jax.Array | None = None
+    collected: PyTree = None
+
+
+def backprop(
+    network: Layer,
+    loss: LossLike,
+    *,
+    collect: Collection[str] = (),
+    reduction: Reduction = "mean",
+    frozen: Frozen = (),
+    precision: Precision | None = None,
+    microbatches: int = 1,
+    train: bool = True,
+    visit: Visit | None = None,
+) -> Callable[..., Sweep]:
+    """One sweep: forward, then the δ recurrence back, contracting each parameter's factor as soon as its δ is there.
+
+    Args:
+        network: a Layer.
+        loss: a Rule of (outputs, targets); or a pair (value per example, its derivative with respect to the outputs).
+        collect: any of "activations", "cotangents", "deltas", "per_example".
+        reduction: "mean" divides by the sum of the weights, by default the number of examples; "sum" does not. A loss
+            that has more axes than the weights is summed over them: mean over examples, sum over outputs.
+        frozen: parameters to leave alone: names or prefixes of dotted paths ("0", "embed.table"), or a predicate on them.
+            Their gradients are zero and their products are not computed.
+        precision: see `Precision`.
+        microbatches: split the batch into so many equal parts, one after the other in a scan, in the memory of one part.
+            Value and gradients are those of the full batch; the state passes through; each part has a random key of its own.
+        train: False for the gradient of the evaluation pass (no dropout, running statistics).
+        visit: `visit(path, parameter, factor, aux_leaf)` is called for every parameter beside the gradient's contraction.
+
+    Returns:
+        `sweep(params, x, y, *, state=(), key=None, weights=None, mask=None, positions=None, aux=None) -> Sweep`, a pure
+        function. `weights` has the shape of the loss's leading axes, `(batch,)` or `(batch, time)`: examples, or
+        positions. If they sum to zero, so do value and gradients. `mask` and `positions` go to the layers that
+        use them; `aux`, in the tree of the parameters, goes to `visit`.
+
+    Raises:
+        TypeError, ValueError: for options that do not fit, here; for shapes, dtypes and trees, at the call, naming the layer.
+
+    >>> from funcbp import layers, rules
+    >>> network = layers.chain(layers.dense(3), layers.activation("tanh"), layers.dense(1))
+    >>> x, y = jnp.ones((4, 2)), jnp.zeros((4, 1))
+    >>> params, _ = network.init(jax.random.key(0), x)
+    >>> sweep = backprop(network, rules.l2_loss, collect=("deltas",))(params, x, y)
+    >>> [None if d is None else d.shape for d in sweep.deltas]
+    [(4, 3), None, (4, 1)]
+    """
+    _check_options(network, collect, reduction, microbatches, visit)
+    evaluate = as_loss(loss)
+    precision = precision or Precision()
+    is_frozen = _predicate(frozen)
+
+    def contraction(path: KeyPath, parameter: jax.Array, factor: Factor, aux_leaf: PyTree) -> tuple[jax.Array, PyTree]:
+        seen = None if visit is None else visit(path, parameter, factor, aux_leaf)
+        if is_frozen(path_string(path)):
+            return jnp.zeros(parameter.shape, upcast(parameter).dtype), seen
+        return factor.gradient(), seen
+
+    def one_sweep(
+        params: PyTree,
+        x: PyTree,
+        y: PyTree,
+        weights: jax.Array | None,
+        total: jax.Array | None,
+        state: PyTree,
+        context: Context,
+        aux: PyTree,
+    ) -> Sweep:
+        computed = params if precision.compute is None else _cast(params, precision.compute)
+        inputs = x if precision.compute is None else _cast(x, precision.compute)
+        forward: Forward = network.fwd(computed, state, inputs, context)
+        values, loss_pullback = evaluate(jax.tree.map(upcast, forward.y), y)
+        scale = _scale(values, weights, total)
+        value = jnp.sum(scale * upcast(values))
+        y_ct = jax.tree.map(lambda ct, z: ct.astype(z.dtype), loss_pullback(scale.astype(values.dtype)), forward.y)
+        backward = network.bwd(computed, forward.residuals, y_ct, contraction, aux, ())
+        treedef = jax.tree.structure(params)
+        pairs = treedef.flatten_up_to(backward.collected)
+        grads = [g.astype(p.dtype) for (g, _), p in zip(pairs, jax.tree.leaves(params), strict=True)]
+        return Sweep(
+            value,
+            treedef.unflatten(grads),
+            forward.state,
+            _restored(backward.x_ct, x),
+            forward.activations if "activations" in collect else None,
+            _cotangents(backward.cotangents) if "cotangents" in collect else None,
+            _deltas(backward.cotangents) if "deltas" in collect else None,
+            values.reshape(values.shape[0], -1).sum(-1) if "per_example" in collect else None,
+            None if visit is None else treedef.unflatten([seen for _, seen in pairs]),
+        )
+
+    def sweep(
+        params: PyTree,
+        x: PyTree,
+        y: PyTree,
+        *,
+        state: PyTree = (),
+        key: jax.Array | None = None,
+        weights: jax.Array | None = None,
+        mask: PyTree = None,
+        positions: PyTree = None,
+        aux: PyTree = None,
+    ) -> Sweep:
+        params, x, y = jax.tree.map(jnp.asarray, (params, x, y))
+        _check_call(params, x, y, frozen)
+        weights = _weights(weights, x)
+        total = jnp.sum(weights) if reduction == "mean" else None
+        context = Context(key, train, mask, positions)
+        with _matmul_precision(precision.matmul):
+            if microbatches == 1:
+                return one_sweep(params, x, y, weights, total, state, context, aux)
+            return _accumulated(one_sweep, microbatches, params, x, y, weights, total, state, context)
+
+    return sweep
+
+
+def value_and_grad(network: Layer, loss: LossLike, **options: Any) -> Callable[..., tuple[jax.Array, PyTree]]:
+    """The plain case of `backprop`: `(params, x, y, **arrays) -> (value, grads)`. Same options, same sweep.
+
+    >>> from funcbp import layers, rules
+    >>> network = layers.dense(1)
+    >>> x, y = jnp.array([[1.0, 2.0]]), jnp.array([[1.0]])
+    >>> params = {"w": jnp.array([[1.0], [1.0]]), "b": jnp.array([0.0])}
+    >>> value, grads = value_and_grad(network, rules.l2_loss)(params, x, y)
+    >>> float(value), grads["w"].tolist()
+    (2.0, [[2.0], [4.0]])
+    """
+    sweep = backprop(network, loss, **options)
+
+    @functools.wraps(sweep)
+    def values_and_grads(*args: Any, **kwargs: Any) -> tuple[jax.Array, PyTree]:
+        result = sweep(*args, **kwargs)
+        return result.value, result.grads
+
+    return values_and_grads
+
+
+def predict(network: Layer, *, precision: Precision | None = None) -> Callable[..., PyTree]:
+    """The evaluation pass: `(params, x, *, state=(), mask=None, positions=None) -> outputs`, in float32 at least.
+
+    >>> from funcbp import layers
+    >>> predict(layers.activation("relu"))((), jnp.array([-1.0, 2.0]))
+    Array([0., 2.], dtype=float32)
+    """
+    precision = precision or Precision()
+
+    def outputs(
+        params: PyTree, x: PyTree, *, state: PyTree = (), mask: PyTree = None, positions: PyTree = None
+    ) -> PyTree:
+        if precision.compute is not None:
+            params, x = _cast((params, x), precision.compute)
+        with _matmul_precision(precision.matmul):
+            y = network.fwd(params, state, x, Context(None, False, mask, positions)).y
+        return jax.tree.map(lambda a: upcast(a) if jnp.issubdtype(a.dtype, jnp.floating) else a, y)
+
+    return outputs
+
+
+def _accumulated(
+    one_sweep: Callable[..., Sweep],
+    parts: int,
+    params: PyTree,
+    x: PyTree,
+    y: PyTree,
+    weights: jax.Array,
+    total: jax.Array | None,
+    state: PyTree,
+    context: Context,
+) -> Sweep:
+    def split(a: jax.Array) -> jax.Array:
+        if a.shape[0] % parts:
+            raise ValueError(f"backprop: a batch of {a.shape[0]} cannot be split into {parts} equal microbatches.")
+        return a.reshape(parts, a.shape[0] // parts, *a.shape[1:])
+
+    def step(carry: tuple[jax.Array, PyTree, PyTree], part: PyTree) -> tuple[tuple[jax.Array, PyTree, PyTree], PyTree]:
+        value, grads, state = carry
+        x, y, weights, mask, positions, index = part
+        key = None if context.key is None else jax.random.fold_in(context.key, index)
+        each = one_sweep(params, x, y, weights, total, state, Context(key, context.train, mask, positions), None)
+        grads = jax.tree.map(lambda total, g: total + upcast(g), grads, each.grads)
+        return (value + each.value, grads, each.state), (each.x_ct, each.per_example)
+
+    zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, upcast(p).dtype), params)
+    parted = jax.tree.map(split, (x, y, weights, context.mask, context.positions))
+    first = jax.eval_shape(lambda c, p: step(c, p)[0][0], (jnp.float32(0), zeros, state), _first(parted))
+    carry = (jnp.zeros((), first.dtype), zeros, state)
+    (value, grads, state), (x_ct, per_example) = lax.scan(step, carry, (*parted, jnp.arange(parts)))
+    grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
+    x_ct = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), x_ct)
+    return Sweep(value, grads, state, x_ct, per_example=None if per_example is None else per_example.reshape(-1))
+
+
+def _first(parted: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
+    return (*jax.tree.map(lambda a: a[0], parted), jnp.int32(0))
+
+
+def _scale(values: jax.Array, weights: jax.Array | None, total: jax.Array | None) -> jax.Array:
+    """∂value/∂values: the weight of each value, over the sum of the weights for a mean."""
+    if weights.shape != values.shape[: weights.ndim]:
+        raise ValueError(
+            f"backprop: `weights` has shape {weights.shape}, the loss {values.shape}; weights must have the shape of its "
+            "leading axes, one for each example or position."
+        )
+    if total is not None:
+        weights = weights * jnp.where(total == 0, 0, 1 / jnp.where(total == 0, 1, total))
+    weights = weights.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return jnp.broadcast_to(weights.reshape(*weights.shape, *(1,) * (values.ndim - weights.ndim)), values.shape)
+
+
+def _weights(weights: jax.Array | None, x: PyTree) -> jax.Array:
+    if weights is None:
+        return jnp.ones(jax.tree.leaves(x)[0].shape[0], jnp.float32)
+    weights = jnp.asarray(weights)
+    return weights if jnp.issubdtype(weights.dtype, jnp.floating) else weights.astype(jnp.float32)
+
+
+def _cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
+    return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+
+
+def _restored(x_ct: PyTree, x: PyTree) -> PyTree:
+    """The cotangent in the dtype of what the user passed, before it was cast to the compute dtype."""
+    if jax.tree.structure(x_ct) != jax.tree.structure(x):
+        return x_ct
+    return jax.tree.map(lambda ct, a: ct.astype(a.dtype), x_ct, x)
+
+
+def _cotangents(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda n: n.value if isinstance(n, Delta) else n, tree, is_leaf=lambda n: isinstance(n, Delta))
+
+
+def _deltas(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda n: n.value if isinstance(n, Delta) else None, tree, is_leaf=lambda n: isinstance(n, Delta))
+
+
+def _matmul_precision(precision: str | None) -> Any:
+    return jax.default_matmul_precision(precision or jax.config.jax_default_matmul_precision)
+
+
+def _predicate(frozen: Frozen) -> Callable[[str], bool]:
+    if callable(frozen):
+        return frozen
+    names = (frozen,) if isinstance(frozen, str) else tuple(frozen)
+    return lambda path: any(path == name or path.startswith(f"{name}.") for name in names)
+
+
+def _check_options(network: Layer, collect: Any, reduction: str, microbatches: int, visit: Any) -> None:
+    if not isinstance(network, Layer):
+        raise TypeError(f"backprop: `network` must be a Layer, got {type(network).__name__}.")
+    if isinstance(collect, str) or (unknown := [c for c in collect if c not in COLLECTIBLE]):
+        wrong = collect if isinstance(collect, str) else unknown[0]
+        raise ValueError(f"backprop: `collect` must be a tuple of names out of {COLLECTIBLE}, got {wrong!r}.")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"backprop: `reduction` must be 'mean' or 'sum', got {reduction!r}.")
+    if microbatches < 1:
+        raise ValueError(f"backprop: `microbatches` must be at least 1, got {microbatches}.")
+    if microbatches > 1 and (visit is not None or set(collect) - {"per_example"}):
+        raise ValueError(
+            "backprop: with microbatches only 'per_example' can be collected: keeping the others for every part would take "
+            "the memory that microbatches are there to save."
+        )
+
+
+def _check_call(params: PyTree, x: PyTree, y: PyTree, frozen: Frozen) -> None:
+    for what, tree in (("x", x), ("y", y)):
+        if any(a.ndim == 0 for a in jax.tree.leaves(tree)) or not jax.tree.leaves(tree):
+            raise ValueError(f"backprop: `{what}` must be arrays whose first axis is the batch, got {tree!r}.")
+    sizes = {a.shape[0] for a in jax.tree.leaves((x, y))}
+    if len(sizes) > 1:
+        shapes = [describe(a) for a in jax.tree.leaves((x, y))]
+        raise ValueError(f"backprop: `x` and `y` must have the same first axis, the batch; got {', '.join(shapes)}.")
+    if not callable(frozen):
+        paths = [path_string(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+        for name in (frozen,) if isinstance(frozen, str) else frozen:
+            if not any(_predicate((name,))(path) for path in paths):
+                raise ValueError(f"backprop: `frozen` names {name!r}, which is no parameter; there are {', '.join(paths)}.")

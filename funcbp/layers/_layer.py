@@ -1,0 +1,150 @@
+"""The type of a layer, and `leaf`, which makes one from what its author knows: init, fwd and a pullback.
+
+The backward pass is only the δ recurrence. Where a parameter meets its δ, the layer calls `visit` with the parameter's
+`Factor` (activation and δ) and hands back what `visit` returns: the gradient, if the factor is contracted to its sum;
+an updated parameter, a norm, nothing at all, if not.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.tree_util import KeyPath, keystr
+
+__all__ = ["Backward", "Context", "Delta", "Forward", "Layer", "Visit", "leaf", "path_string", "split_key", "in_layer"]
+
+PyTree = Any
+Visit = Callable[[KeyPath, jax.Array, Any, PyTree], PyTree]
+
+
+class Context(NamedTuple):
+    """What a forward pass may depend on besides parameters, state and input.
+
+    Attributes:
+        key: for layers that draw random numbers; the combinators give each layer its own.
+        train: static; False for evaluation (no dropout, running statistics).
+        mask: which positions count, for layers that mix positions.
+        positions: the index of every position, for layers that depend on it.
+    """
+
+    key: jax.Array | None = None
+    train: bool = True
+    mask: PyTree = None
+    positions: PyTree = None
+
+
+class Forward(NamedTuple):
+    """What a forward pass gives back: the output, the new state, the residuals, and every layer's output by place."""
+
+    y: PyTree
+    state: PyTree
+    residuals: PyTree
+    activations: PyTree
+
+
+class Backward(NamedTuple):
+    """What a backward pass gives back.
+
+    Attributes:
+        collected: what `visit` returned, in the tree of the parameters.
+        cotangents: ∂value/∂output of every layer, in the tree of the network; a `Delta` where that is a pre-activation.
+        x_ct: ∂value/∂input; None for an input that has no derivative (integers).
+    """
+
+    collected: PyTree
+    cotangents: PyTree
+    x_ct: PyTree
+
+
+class Delta(NamedTuple):
+    """A cotangent at a pre-activation: δ = ∂value/∂p."""
+
+    value: PyTree
+
+
+class Layer(NamedTuple):
+    """Three pure functions; every combinator gives back the same type.
+
+    Attributes:
+        init: `(key, x_spec) -> (params, state)`; `x_spec` is a `jax.ShapeDtypeStruct` (or a pytree of them) of a batch.
+        fwd: `(params, state, x, context) -> Forward`.
+        bwd: `(params, residuals, y_ct, visit, aux, path) -> Backward`. `visit(path, parameter, factor, aux_leaf)` is called
+            once for every parameter, as soon as its δ is there; `aux` is None or has the tree of the parameters.
+    """
+
+    init: Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]
+    fwd: Callable[[PyTree, PyTree, PyTree, Context], Forward]
+    bwd: Callable[[PyTree, PyTree, PyTree, Visit, PyTree, KeyPath], Backward]
+
+
+def leaf(
+    init: Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]],
+    fwd: Callable[[PyTree, PyTree, PyTree, Context], tuple[PyTree, PyTree, PyTree]],
+    pullback: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]],
+    *,
+    pre_activation: bool = False,
+) -> Layer:
+    """A layer from the three functions that its author writes.
+
+    Args:
+        init: `(key, x_spec) -> (params, state)`; `()` for none.
+        fwd: `(params, state, x, context) -> (y, state, residuals)`. Residuals must not hold parameters: `pullback` is
+            given them, and a scan over blocks would copy them.
+        pullback: `(params, residuals, y_ct) -> (factors, x_ct)`: a `Factor` for every parameter, in the tree of `params`.
+        pre_activation: whether the output is a pre-activation p, so that its cotangent is a δ.
+
+    >>> from funcbp import factors
+    >>> scale = leaf(
+    ...     lambda key, spec: (jax.numpy.ones(spec.shape[-1:]), ()),
+    ...     lambda gain, state, x, context: (gain * x, state, x),
+    ...     lambda gain, x, y_ct: (factors.Elementwise(x, y_ct), gain * y_ct),
+    ... )
+    """
+
+    def layer_fwd(params: PyTree, state: PyTree, x: PyTree, context: Context) -> Forward:
+        y, state, residuals = fwd(params, state, x, context)
+        return Forward(y, state, residuals, y)
+
+    def layer_bwd(
+        params: PyTree, residuals: PyTree, y_ct: PyTree, visit: Visit, aux: PyTree, path: KeyPath
+    ) -> Backward:
+        factors, x_ct = pullback(params, residuals, y_ct)
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
+        aux_leaves = [None] * len(leaves) if aux is None else treedef.flatten_up_to(aux)
+        collected = [
+            visit((*path, *where), parameter, factor, aux_leaf)
+            for (where, parameter), factor, aux_leaf in zip(
+                leaves, treedef.flatten_up_to(factors), aux_leaves, strict=True
+            )
+        ]
+        return Backward(treedef.unflatten(collected), Delta(y_ct) if pre_activation else y_ct, x_ct)
+
+    return Layer(init, layer_fwd, layer_bwd)
+
+
+def path_string(path: KeyPath) -> str:
+    """A path in a tree of parameters as dotted text.
+
+    >>> path_string((jax.tree_util.SequenceKey(0), jax.tree_util.DictKey("w")))
+    '0.w'
+    """
+    return keystr(path, simple=True, separator=".")
+
+
+def split_key(context: Context, index: int) -> Context:
+    """The context for the layer at `index`, with a key of its own."""
+    return context if context.key is None else context._replace(key=jax.random.fold_in(context.key, index))
+
+
+class in_layer:  # noqa: N801 (reads as a statement: with in_layer(path))
+    """Adds the place in the network to an error that is raised inside."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            error.add_note(f"in layer {self.place}")

@@ -1,0 +1,134 @@
+"""The optax step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from .._backprop import _predicate, backprop
+from .._loss import LossLike
+from ..layers import Layer
+from ..layers._layer import path_string
+
+__all__ = ["Step", "make_step", "value_function"]
+
+PyTree = Any
+
+
+class Step(NamedTuple):
+    """What a step gives back.
+
+    Attributes:
+        params: updated.
+        state: the network's.
+        opt_state: the optimizer's.
+        metrics: "value" (the loss before the update) and "gradient_norm".
+    """
+
+    params: PyTree
+    state: PyTree
+    opt_state: PyTree
+    metrics: dict[str, jax.Array]
+
+
+def make_step(
+    network: Layer,
+    loss: LossLike,
+    optimizer: optax.GradientTransformation,
+    *,
+    donate: bool = False,
+    **options: Any,
+) -> Callable[..., Step]:
+    """A jitted training step with any optax optimizer.
+
+    Args:
+        network: a Layer.
+        loss: as for `funcbp.backprop`.
+        optimizer: unchanged; those that want `value`, `grad` or `value_fn` (polyak_sgd, lbfgs, reduce_on_plateau, …) get
+            them.
+        donate: reuse the buffers of params, state and opt_state for the results. The arrays passed in are gone then.
+        options: those of `funcbp.backprop`; frozen parameters are not updated, whatever the optimizer does.
+
+    Returns:
+        `step(params, state, opt_state, x, y, key=None, *, weights=None, mask=None, positions=None) -> Step`.
+        `opt_state` starts as `optimizer.init(params)`.
+
+    >>> from jax import numpy as jnp
+    >>> from funcbp import layers, rules
+    >>> network, optimizer = layers.dense(1), optax.sgd(0.1)
+    >>> x, y = jnp.ones((4, 2)), jnp.ones((4, 1))
+    >>> params, state = network.init(jax.random.key(0), x)
+    >>> step = make_step(network, rules.l2_loss, optimizer)
+    >>> opt_state = optimizer.init(params)
+    >>> for _ in range(50):
+    ...     params, state, opt_state, metrics = step(params, state, opt_state, x, y)
+    >>> float(metrics["value"]) < 1e-6
+    True
+    """
+    sweep = backprop(network, loss, **options)
+    optimizer = optax.with_extra_args_support(optimizer)
+    is_frozen = _predicate(options.get("frozen", ()))
+
+    def step(
+        params: PyTree,
+        state: PyTree,
+        opt_state: PyTree,
+        x: PyTree,
+        y: PyTree,
+        key: jax.Array | None = None,
+        *,
+        weights: jax.Array | None = None,
+        mask: PyTree = None,
+        positions: PyTree = None,
+    ) -> Step:
+        arrays = {"state": state, "key": key, "weights": weights, "mask": mask, "positions": positions}
+        result = sweep(params, x, y, **arrays)
+        value_fn = value_function(network, loss, **options)
+        updates, opt_state = optimizer.update(
+            result.grads,
+            opt_state,
+            params,
+            value=result.value,
+            grad=result.grads,
+            value_fn=lambda p: value_fn(p, x, y, **arrays),
+        )
+        updates = jax.tree_util.tree_map_with_path(
+            lambda path, u: u * 0 if is_frozen(path_string(path)) else u, updates
+        )
+        metrics = {"value": result.value, "gradient_norm": optax.tree.norm(result.grads)}
+        return Step(optax.apply_updates(params, updates), result.state, opt_state, metrics)
+
+    return jax.jit(step, donate_argnums=(0, 1, 2) if donate else ())
+
+
+def value_function(network: Layer, loss: LossLike, **options: Any) -> Callable[..., jax.Array]:
+    """The value of the sweep as an ordinary JAX function of the parameters, whose `jax.grad` is the sweep's gradient.
+
+    `(params, x, y, **arrays) -> value`; differentiable with respect to `params` only. For line searches, and for whatever
+    else takes a function and differentiates it.
+
+    >>> from jax import numpy as jnp
+    >>> from funcbp import layers, rules
+    >>> f = value_function(layers.dense(1, bias=False), rules.l2_loss)
+    >>> jax.grad(f)({"w": jnp.array([[2.0]])}, jnp.array([[1.0]]), jnp.array([[0.0]]))
+    {'w': Array([[2.]], dtype=float32)}
+    """
+    sweep = backprop(network, loss, **options)
+
+    def value(params: PyTree, x: PyTree, y: PyTree, **arrays: Any) -> jax.Array:
+        @jax.custom_vjp
+        def of_params(params: PyTree) -> jax.Array:
+            return sweep(params, x, y, **arrays).value
+
+        def fwd(params: PyTree) -> tuple[jax.Array, PyTree]:
+            result = sweep(params, x, y, **arrays)
+            return result.value, result.grads
+
+        def bwd(grads: PyTree, value_ct: jax.Array) -> tuple[PyTree]:
+            return (jax.tree.map(lambda g: (value_ct * g).astype(g.dtype), grads),)
+
+        of_params.defvjp(fwd, bwd)
+        return of_params(params)
+
+    return value
