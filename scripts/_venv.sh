@@ -11,6 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 
 venv_python=.venv/bin/python
 venv_stamp=.venv/funcbp-stamp
+venv_unfinished=.venv/funcbp-unfinished
 venv_extras=dev
 
 is_new_enough() {
@@ -41,6 +42,8 @@ find_python() {
 # True when .venv is a working environment, and of the version of $PYTHON where that is set.
 venv_works() {
     is_new_enough "$venv_python" || return 1
+    # Killed in the middle of an install, pip can leave a package that looks installed and is not whole.
+    [ ! -f "$venv_unfinished" ] || return 1
     "$venv_python" - "$PWD/.venv" <<'PY' >/dev/null 2>&1 || return 1
 import os, sys
 sys.exit(not os.path.samefile(sys.prefix, sys.argv[1]))
@@ -66,7 +69,7 @@ PY
 }
 
 ensure_venv() {
-    local python fingerprint quiet=--quiet
+    local python fingerprint quiet=--quiet status=0
     if [ -n "${PYTHON:-}" ]; then
         find_python >/dev/null || return 1
     fi
@@ -83,7 +86,6 @@ ensure_venv() {
         return
     fi
     echo "installing funcbp[$venv_extras] into .venv" >&2
-    # The stamp is only there after a whole install: an interrupted one is done again.
     rm -f "$venv_stamp"
     if ! "$venv_python" -m pip --version >/dev/null 2>&1; then
         "$venv_python" -m ensurepip --upgrade >/dev/null || return 1
@@ -92,8 +94,11 @@ ensure_venv() {
     if [ -t 2 ]; then
         quiet=
     fi
+    touch "$venv_unfinished"
     # shellcheck disable=SC2086
-    "$venv_python" -m pip install $quiet --compile -c scripts/constraints.txt -e ".[$venv_extras]" >&2 || return 1
+    "$venv_python" -m pip install $quiet --compile -c scripts/constraints.txt -e ".[$venv_extras]" >&2 || status=$?
+    rm -f "$venv_unfinished"
+    [ "$status" -eq 0 ] || return 1
     echo "$fingerprint" >"$venv_stamp.new" && mv "$venv_stamp.new" "$venv_stamp"
 }
 
