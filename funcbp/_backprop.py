@@ -116,7 +116,9 @@ def backprop(
     precision = precision or Precision()
     is_frozen = _predicate(frozen)
 
-    def contraction(path: KeyPath, parameter: jax.Array, factor: Factor, aux_leaf: PyTree) -> tuple[jax.Array, PyTree]:
+    def contraction(
+        path: KeyPath, parameter: jax.Array, factor: Factor, aux_leaf: PyTree
+    ) -> tuple[jax.Array, PyTree]:
         seen = None if visit is None else visit(path, parameter, factor, aux_leaf)
         if is_frozen(path_string(path)):
             return jnp.zeros(parameter.shape, upcast(parameter).dtype), seen
@@ -138,7 +140,9 @@ def backprop(
         values, loss_pullback = evaluate(jax.tree.map(upcast, forward.y), y)
         scale = _scale(values, weights, total)
         value = jnp.sum(scale * upcast(values))
-        y_ct = jax.tree.map(lambda ct, z: ct.astype(z.dtype), loss_pullback(scale.astype(values.dtype)), forward.y)
+        y_ct = jax.tree.map(
+            lambda ct, z: ct.astype(z.dtype), loss_pullback(scale.astype(values.dtype)), forward.y
+        )
         backward = network.bwd(computed, forward.residuals, y_ct, contraction, aux, ())
         treedef = jax.tree.structure(params)
         pairs = treedef.flatten_up_to(backward.collected)
@@ -235,14 +239,20 @@ def _accumulated(
 ) -> Sweep:
     def split(a: jax.Array) -> jax.Array:
         if a.shape[0] % parts:
-            raise ValueError(f"backprop: a batch of {a.shape[0]} cannot be split into {parts} equal microbatches.")
+            raise ValueError(
+                f"backprop: a batch of {a.shape[0]} cannot be split into {parts} equal microbatches."
+            )
         return a.reshape(parts, a.shape[0] // parts, *a.shape[1:])
 
-    def step(carry: tuple[jax.Array, PyTree, PyTree], part: PyTree) -> tuple[tuple[jax.Array, PyTree, PyTree], PyTree]:
+    def step(
+        carry: tuple[jax.Array, PyTree, PyTree], part: PyTree
+    ) -> tuple[tuple[jax.Array, PyTree, PyTree], PyTree]:
         value, grads, state = carry
         x, y, weights, mask, positions, index = part
         key = None if context.key is None else jax.random.fold_in(context.key, index)
-        each = one_sweep(params, x, y, weights, total, state, Context(key, context.train, mask, positions), None)
+        each = one_sweep(
+            params, x, y, weights, total, state, Context(key, context.train, mask, positions), None
+        )
         grads = jax.tree.map(lambda total, g: total + upcast(g), grads, each.grads)
         return (value + each.value, grads, each.state), (each.x_ct, each.per_example)
 
@@ -253,7 +263,9 @@ def _accumulated(
     (value, grads, state), (x_ct, per_example) = lax.scan(step, carry, (*parted, jnp.arange(parts)))
     grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
     x_ct = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), x_ct)
-    return Sweep(value, grads, state, x_ct, per_example=None if per_example is None else per_example.reshape(-1))
+    return Sweep(
+        value, grads, state, x_ct, per_example=None if per_example is None else per_example.reshape(-1)
+    )
 
 
 def _first(parted: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
@@ -270,14 +282,18 @@ def _scale(values: jax.Array, weights: jax.Array | None, total: jax.Array | None
     if total is not None:
         weights = weights * jnp.where(total == 0, 0, 1 / jnp.where(total == 0, 1, total))
     weights = weights.astype(jnp.promote_types(values.dtype, jnp.float32))
-    return jnp.broadcast_to(weights.reshape(*weights.shape, *(1,) * (values.ndim - weights.ndim)), values.shape)
+    return jnp.broadcast_to(
+        weights.reshape(*weights.shape, *(1,) * (values.ndim - weights.ndim)), values.shape
+    )
 
 
 def _weights(weights: jax.Array | None, x: PyTree) -> jax.Array:
+    # In the widest type there is: 1/n rounded to float32 would leave float64 gradients with float32's digits.
+    widest = jnp.result_type(float)
     if weights is None:
-        return jnp.ones(jax.tree.leaves(x)[0].shape[0], jnp.float32)
+        return jnp.ones(jax.tree.leaves(x)[0].shape[0], widest)
     weights = jnp.asarray(weights)
-    return weights if jnp.issubdtype(weights.dtype, jnp.floating) else weights.astype(jnp.float32)
+    return weights.astype(jnp.promote_types(weights.dtype, widest))
 
 
 def _cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
@@ -292,11 +308,15 @@ def _restored(x_ct: PyTree, x: PyTree) -> PyTree:
 
 
 def _cotangents(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda n: n.value if isinstance(n, Delta) else n, tree, is_leaf=lambda n: isinstance(n, Delta))
+    return jax.tree.map(
+        lambda n: n.value if isinstance(n, Delta) else n, tree, is_leaf=lambda n: isinstance(n, Delta)
+    )
 
 
 def _deltas(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda n: n.value if isinstance(n, Delta) else None, tree, is_leaf=lambda n: isinstance(n, Delta))
+    return jax.tree.map(
+        lambda n: n.value if isinstance(n, Delta) else None, tree, is_leaf=lambda n: isinstance(n, Delta)
+    )
 
 
 def _matmul_precision(precision: str | None) -> Any:
@@ -330,13 +350,19 @@ def _check_options(network: Layer, collect: Any, reduction: str, microbatches: i
 def _check_call(params: PyTree, x: PyTree, y: PyTree, frozen: Frozen) -> None:
     for what, tree in (("x", x), ("y", y)):
         if any(a.ndim == 0 for a in jax.tree.leaves(tree)) or not jax.tree.leaves(tree):
-            raise ValueError(f"backprop: `{what}` must be arrays whose first axis is the batch, got {tree!r}.")
+            raise ValueError(
+                f"backprop: `{what}` must be arrays whose first axis is the batch, got {tree!r}."
+            )
     sizes = {a.shape[0] for a in jax.tree.leaves((x, y))}
     if len(sizes) > 1:
         shapes = [describe(a) for a in jax.tree.leaves((x, y))]
-        raise ValueError(f"backprop: `x` and `y` must have the same first axis, the batch; got {', '.join(shapes)}.")
+        raise ValueError(
+            f"backprop: `x` and `y` must have the same first axis, the batch; got {', '.join(shapes)}."
+        )
     if not callable(frozen):
         paths = [path_string(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
         for name in (frozen,) if isinstance(frozen, str) else frozen:
             if not any(_predicate((name,))(path) for path in paths):
-                raise ValueError(f"backprop: `frozen` names {name!r}, which is no parameter; there are {', '.join(paths)}.")
+                raise ValueError(
+                    f"backprop: `frozen` names {name!r}, which is no parameter; there are {', '.join(paths)}."
+                )
