@@ -1,6 +1,6 @@
 """What closed forms are compared with: `jax.grad` and central differences, both in float64.
 
-The bounds are stated here, once. Arrays made at import time must be numpy: JAX is in float64 only inside a test.
+The bounds are stated here, once. Arrays made at import time must be numpy: JAX is in float64 only in a test.
 """
 
 from collections.abc import Callable
@@ -16,23 +16,31 @@ EPS = float(np.finfo(np.float64).eps)
 
 
 def assert_close(actual: PyTree, expected: PyTree, *, terms: int = 512) -> None:
-    """Same tree, same shapes, and |actual - expected| ≤ terms · ε · max|expected| for every entry of every leaf.
+    """Same tree, same shapes, and |actual - expected| ≤ terms · ε · max|expected|, entry by entry in each leaf.
 
-    An entry that sums t products of size s has a rounding error of at most about t ε s; `terms` bounds that t, times what
-    two spellings of a chain of products may differ by. The default, 1.1e-13, is for the small networks of these tests.
-    An expected leaf of zeros must be met exactly.
+    An entry that sums t products of size s has a rounding error of about t ε s at most; `terms` is that t,
+    times what two spellings of a chain of products may differ by. The default, 1.1e-13, is for the small
+    networks of these tests. An expected leaf of zeros must be met exactly.
     """
     _compare(actual, expected, terms * EPS)
 
 
 def assert_differs(actual: PyTree, expected: PyTree, *, by: float = 1e-3) -> None:
-    """Same shapes, but some leaf is off by more than `by` of its own size: for formulas that are wrong as printed."""
-    worst = 0.0
-    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        a, e = np.asarray(a, np.float64), np.asarray(e, np.float64)
-        assert a.shape == e.shape, f"shapes {a.shape} and {e.shape} differ: not a wrong value but an ill-typed one"
-        worst = max(worst, float(np.max(np.abs(a - e), initial=0.0)) / float(np.max(np.abs(e), initial=1e-300)))
-    assert worst > by, f"largest deviation {worst:.1e} of the leaf's size, expected more than {by:.1e}"
+    """Same shapes, but some leaf is off by more than `by` of its size: for what is wrong as printed."""
+    assert _deviation(actual, expected) > by
+
+
+def assert_gradient(
+    value: Callable[[PyTree], jax.Array], params: PyTree, expected: PyTree, *, terms: int = 512
+) -> None:
+    """`expected` is ∂value/∂params: by `jax.grad` to rounding, by central differences to 1e-8 of the leaf.
+
+    The second bound leaves a factor of a hundred over what central differences reach at best, for third
+    derivatives and for gradients that are small against the value.
+    """
+    params = jax.tree.map(jnp.asarray, params)
+    assert_close(jax.jit(jax.grad(value))(params), expected, terms=terms)
+    _compare(central_differences(value, params), expected, 1e-8)
 
 
 def central_differences(value: Callable[[PyTree], jax.Array], params: PyTree) -> PyTree:
@@ -42,28 +50,34 @@ def central_differences(value: Callable[[PyTree], jax.Array], params: PyTree) ->
     """
     flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
     steps = EPS ** (1 / 3) * np.maximum(1.0, np.abs(flat))
-    above, below = flat + jnp.diag(steps), flat - jnp.diag(steps)
-    values = jax.jit(jax.vmap(lambda point: value(unravel(point))))(jnp.concatenate([above, below]))
+    points = jnp.concatenate([flat + jnp.diag(steps), flat - jnp.diag(steps)])
+    values = jax.jit(jax.vmap(lambda point: value(unravel(point))))(points)
     return unravel((values[: flat.size] - values[flat.size :]) / (2 * steps))
 
 
-def assert_gradient(
-    value: Callable[[PyTree], jax.Array], params: PyTree, expected: PyTree, *, terms: int = 512
-) -> None:
-    """`expected` is ∂value/∂params: by `jax.grad` to rounding, by central differences to 1e-8 of the leaf's size.
+def odot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a ⊙ b, strictly: numpy would broadcast a column against a matrix, which the texts' ⊙ does not."""
+    if a.shape != b.shape:
+        raise ValueError(f"⊙ of shapes {a.shape} and {b.shape}")
+    return a * b
 
-    The second bound leaves a factor of a hundred for third derivatives and for gradients smaller than the value.
-    """
-    params = jax.tree.map(jnp.asarray, params)
-    assert_close(jax.jit(jax.grad(value))(params), expected, terms=terms)
-    _compare(central_differences(value, params), expected, 1e-8)
+
+def _deviation(actual: PyTree, expected: PyTree) -> float:
+    """The largest deviation of any leaf, in units of the largest entry of that leaf."""
+    worst = 0.0
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        a, e = np.asarray(a), np.asarray(e)
+        assert a.shape == e.shape, f"{a.shape} and {e.shape}: not a wrong value but an ill-typed one"
+        worst = max(worst, float(np.max(np.abs(a - e))) / float(np.max(np.abs(e))))
+    return worst
 
 
 def _compare(actual: PyTree, expected: PyTree, bound: float) -> None:
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for (path, a), e in zip(jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True):
+    pairs = zip(jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True)
+    for (path, a), e in pairs:
         a, e, where = np.asarray(a), np.asarray(e), jax.tree_util.keystr(path)
         assert a.shape == e.shape, f"{where}: shape {a.shape}, expected {e.shape}"
-        assert not np.issubdtype(a.dtype, np.float32), f"{where}: float32 in a float64 test"
-        worst, scale = float(np.max(np.abs(a - e), initial=0.0)), float(np.max(np.abs(e), initial=0.0))
-        assert worst <= bound * scale, f"{where}: off by {worst:.1e}, allowed {bound:.1e} of {scale:.1e}\n{a}\n{e}"
+        assert a.dtype != np.float32, f"{where}: float32 in a float64 test"
+        off, size = float(np.max(np.abs(a - e), initial=0.0)), float(np.max(np.abs(e), initial=0.0))
+        assert off <= bound * size, f"{where}: off by {off:.1e}, allowed {bound:.1e} of {size:.1e}\n{a}\n{e}"

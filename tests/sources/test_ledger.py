@@ -13,7 +13,9 @@ def named_ids() -> dict[str, set[str]]:
         found[file.name] = {
             argument.value
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "formula"
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "formula"
             for argument in node.args
             if isinstance(argument, ast.Constant)
         }
