@@ -1,5 +1,6 @@
 """`backprop`: loss and network to value, gradients, δ's and whatever else is to be had in the same sweep."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -31,9 +32,11 @@ class Precision:
     """What a network computes in; parameters and their gradients keep the parameters' own dtype.
 
     Attributes:
-        compute: dtype of parameters and floating inputs inside the network (`"bfloat16"`); None: as they come. Losses,
-            statistics and every accumulation are in float32 at least, so float32 parameters get float32 gradients.
-        matmul: `jax.default_matmul_precision` for the products (`"highest"` for reference quality); None: JAX's default.
+        compute: dtype of parameters and floating inputs inside the network (`"bfloat16"`); None: as they
+            come. Losses, statistics and every accumulation are in float32 at least, so float32 parameters get
+            float32 gradients.
+        matmul: `jax.default_matmul_precision` for the products (`"highest"` for reference quality); None:
+            JAX's default.
     """
 
     compute: DTypeLike | None = None
@@ -78,30 +81,35 @@ def backprop(
     train: bool = True,
     visit: Visit | None = None,
 ) -> Callable[..., Sweep]:
-    """One sweep: forward, then the δ recurrence back, contracting each parameter's factor as soon as its δ is there.
+    """One sweep: forward, then the δ recurrence back, contracting every factor as soon as its δ is there.
 
     Args:
         network: a Layer.
-        loss: a Rule of (outputs, targets); or a pair (value per example, its derivative with respect to the outputs).
+        loss: a Rule of (outputs, targets); or a pair (value per example, its derivative with respect to the
+            outputs).
         collect: any of "activations", "cotangents", "deltas", "per_example".
-        reduction: "mean" divides by the sum of the weights, by default the number of examples; "sum" does not. A loss
-            that has more axes than the weights is summed over them: mean over examples, sum over outputs.
-        frozen: parameters to leave alone: names or prefixes of dotted paths ("0", "embed.table"), or a predicate on them.
-            Their gradients are zero and their products are not computed.
+        reduction: "mean" divides by the sum of the weights, by default the number of examples; "sum" does
+            not. A loss that has more axes than the weights is summed over them: mean over examples, sum over
+            outputs.
+        frozen: parameters to leave alone: names or prefixes of dotted paths ("0", "embed.table"), or a
+            predicate on them. Their gradients are zero and their products are not computed.
         precision: see `Precision`.
-        microbatches: split the batch into so many equal parts, one after the other in a scan, in the memory of one part.
-            Value and gradients are those of the full batch; the state passes through; each part has a random key of its own.
+        microbatches: split the batch into so many equal parts, one after the other in a scan, in the memory
+            of one part. Value and gradients are those of the full batch; the state passes through; each part
+            has a random key of its own.
         train: False for the gradient of the evaluation pass (no dropout, running statistics).
-        visit: `visit(path, parameter, factor, aux_leaf)` is called for every parameter beside the gradient's contraction.
+        visit: `visit(path, parameter, factor, aux_leaf)` is called for every parameter beside the gradient's
+            contraction.
 
     Returns:
-        `sweep(params, x, y, *, state=(), key=None, weights=None, mask=None, positions=None, aux=None) -> Sweep`, a pure
-        function. `weights` has the shape of the loss's leading axes, `(batch,)` or `(batch, time)`: examples, or
-        positions. If they sum to zero, so do value and gradients. `mask` and `positions` go to the layers that
-        use them; `aux`, in the tree of the parameters, goes to `visit`.
+        `sweep(params, x, y, *, state=(), key=None, weights=None, mask=None, positions=None, aux=None) ->
+        Sweep`, a pure function. `weights` has the shape of the loss's leading axes, `(batch,)` or `(batch,
+        time)`: examples, or positions. If they sum to zero, so do value and gradients. `mask` and `positions`
+        go to the layers that use them; `aux`, in the tree of the parameters, goes to `visit`.
 
     Raises:
-        TypeError, ValueError: for options that do not fit, here; for shapes, dtypes and trees, at the call, naming the layer.
+        TypeError, ValueError: for options that do not fit, here; for shapes, dtypes and trees, at the call,
+        naming the layer.
 
     >>> from funcbp import layers, rules
     >>> network = layers.chain(layers.dense(3), layers.activation("tanh"), layers.dense(1))
@@ -128,7 +136,7 @@ def backprop(
         params: PyTree,
         x: PyTree,
         y: PyTree,
-        weights: jax.Array | None,
+        weights: jax.Array,
         total: jax.Array | None,
         state: PyTree,
         context: Context,
@@ -206,7 +214,9 @@ def value_and_grad(network: Layer, loss: LossLike, **options: Any) -> Callable[.
 
 
 def predict(network: Layer, *, precision: Precision | None = None) -> Callable[..., PyTree]:
-    """The evaluation pass: `(params, x, *, state=(), mask=None, positions=None) -> outputs`, in float32 at least.
+    """The evaluation pass: `(params, x, *, state=(), mask=None, positions=None) -> outputs`.
+
+    Outputs are in float32 at least.
 
     >>> from funcbp import layers
     >>> predict(layers.activation("relu"))((), jnp.array([-1.0, 2.0]))
@@ -272,12 +282,12 @@ def _first(parted: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
     return (*jax.tree.map(lambda a: a[0], parted), jnp.int32(0))
 
 
-def _scale(values: jax.Array, weights: jax.Array | None, total: jax.Array | None) -> jax.Array:
+def _scale(values: jax.Array, weights: jax.Array, total: jax.Array | None) -> jax.Array:
     """∂value/∂values: the weight of each value, over the sum of the weights for a mean."""
     if weights.shape != values.shape[: weights.ndim]:
         raise ValueError(
-            f"backprop: `weights` has shape {weights.shape}, the loss {values.shape}; weights must have the shape of its "
-            "leading axes, one for each example or position."
+            f"backprop: `weights` has shape {weights.shape}, the loss {values.shape}; weights must have "
+            "the shape of its leading axes, one for each example or position."
         )
     if total is not None:
         weights = weights * jnp.where(total == 0, 0, 1 / jnp.where(total == 0, 1, total))
@@ -320,11 +330,11 @@ def _deltas(tree: PyTree) -> PyTree:
 
 
 def _matmul_precision(precision: str | None) -> Any:
-    return jax.default_matmul_precision(precision or jax.config.jax_default_matmul_precision)
+    return contextlib.nullcontext() if precision is None else jax.default_matmul_precision(precision)
 
 
 def _predicate(frozen: Frozen) -> Callable[[str], bool]:
-    if callable(frozen):
+    if not isinstance(frozen, Collection):
         return frozen
     names = (frozen,) if isinstance(frozen, str) else tuple(frozen)
     return lambda path: any(path == name or path.startswith(f"{name}.") for name in names)
@@ -342,8 +352,8 @@ def _check_options(network: Layer, collect: Any, reduction: str, microbatches: i
         raise ValueError(f"backprop: `microbatches` must be at least 1, got {microbatches}.")
     if microbatches > 1 and (visit is not None or set(collect) - {"per_example"}):
         raise ValueError(
-            "backprop: with microbatches only 'per_example' can be collected: keeping the others for every part would take "
-            "the memory that microbatches are there to save."
+            "backprop: with microbatches only 'per_example' can be collected: keeping more for every part "
+            "would take the memory that microbatches are there to save."
         )
 
 
@@ -359,7 +369,7 @@ def _check_call(params: PyTree, x: PyTree, y: PyTree, frozen: Frozen) -> None:
         raise ValueError(
             f"backprop: `x` and `y` must have the same first axis, the batch; got {', '.join(shapes)}."
         )
-    if not callable(frozen):
+    if isinstance(frozen, Collection):
         paths = [path_string(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
         for name in (frozen,) if isinstance(frozen, str) else frozen:
             if not any(_predicate((name,))(path) for path in paths):

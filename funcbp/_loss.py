@@ -33,13 +33,15 @@ def as_loss(loss: LossLike) -> Loss:
         return functools.partial(_from_pair, loss)
     raise TypeError(
         "loss: must be a Rule of (outputs, targets), such as funcbp.rules.softmax_cross_entropy, or a pair "
-        f"(value(outputs, targets) -> one value per example, derivative(outputs, targets) -> ∂value/∂outputs); got {loss!r}. "
-        "For a plain JAX function f(output, target) of one example give "
-        "(jax.vmap(f), jax.vmap(jax.grad(f)))."
+        "(value(outputs, targets) -> one value per example, derivative(outputs, targets) -> its derivative); "
+        f"got {loss!r}. "
+        "For a plain JAX function f(output, target) of one example give (jax.vmap(f), jax.vmap(jax.grad(f)))."
     )
 
 
-def _from_rule(rule: Rule, static: dict[str, Any], z: PyTree, y: PyTree) -> tuple[jax.Array, Callable[..., PyTree]]:
+def _from_rule(
+    rule: Rule, static: dict[str, Any], z: PyTree, y: PyTree
+) -> tuple[jax.Array, Callable[..., PyTree]]:
     values, residuals = rule.fwd(z, y, **static)
     return values, lambda ct: rule.bwd(residuals, ct, **static)[0]
 
@@ -50,11 +52,14 @@ def _from_pair(pair: Pair, z: PyTree, y: PyTree) -> tuple[jax.Array, Callable[..
     slopes = derivative(z, y)
     if jax.tree.structure(slopes) != jax.tree.structure(z):
         raise ValueError(
-            f"loss: the derivative has the tree {jax.tree.structure(slopes)}, the outputs {jax.tree.structure(z)}."
+            f"loss: the derivative has the tree {jax.tree.structure(slopes)}, "
+            f"the outputs {jax.tree.structure(z)}."
         )
     for a, b in zip(jax.tree.leaves(slopes), jax.tree.leaves(z), strict=True):
         if jnp.shape(a) != jnp.shape(b):
-            raise ValueError(f"loss: the derivative is {describe(a)}, the outputs {describe(b)}; shapes must be equal.")
+            raise ValueError(
+                f"loss: the derivative is {describe(a)}, the outputs {describe(b)}; shapes must be equal."
+            )
 
     def pullback(ct: jax.Array) -> PyTree:
         return jax.tree.map(lambda s: s * ct.reshape(*ct.shape, *(1,) * (jnp.ndim(s) - ct.ndim)), slopes)

@@ -1,4 +1,7 @@
-"""Half precision, stated once: elementwise work in float32, products accumulated in float32, one rounding at the end."""
+"""Half precision, stated once.
+
+Elementwise work is in float32, products are accumulated in float32, and there is one rounding at the end.
+"""
 
 import jax
 from jax import numpy as jnp

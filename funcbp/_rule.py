@@ -5,7 +5,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Hashable, Mapping
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import Any
 
 import jax
@@ -22,17 +22,17 @@ Static = Mapping[str, Hashable]
 class Rule:
     """A function with its hand-derived backward pass.
 
-    Calling the rule gives an ordinary JAX function whose reverse-mode derivative *is* `bwd` (through `jax.custom_vjp`);
-    `fwd` and `bwd` are the same pair as pure functions, `primal` is the function in plain JAX, `reference` an
-    independent spelling of it.
+    Calling the rule gives an ordinary JAX function whose reverse-mode derivative *is* `bwd` (through
+    `jax.custom_vjp`); `fwd` and `bwd` are the same pair as pure functions, `primal` is the function in plain
+    JAX, `reference` an independent spelling of it.
 
     Args:
-        fwd: `<name>_fwd(*arrays, **static) -> (out, residuals)`. Its jaxtyping signature states the shapes, its
-            docstring the maths; keyword-only parameters are static options.
-        bwd: `<name>_bwd(residuals, out_ct, **static) -> (ct of every array)`, None for one that has no derivative.
-            For a function of parameters give `<name>_pullback` instead: the same, but the cotangent of a parameter
-            stays a `Factor` (what met there: activation and δ). `bwd` is then the pullback with every factor
-            contracted to its sum, so that the maths stands once.
+        fwd: `<name>_fwd(*arrays, **static) -> (out, residuals)`. Its jaxtyping signature states the shapes,
+            its docstring the maths; keyword-only parameters are static options.
+        bwd: `<name>_bwd(residuals, out_ct, **static) -> (ct of every array)`, None for one that has no
+            derivative. For a function of parameters give `<name>_pullback` instead: the same, but the
+            cotangent of a parameter stays a `Factor` (what met there: activation and δ). `bwd` is then the
+            pullback with every factor contracted to its sum, so that the maths stands once.
         reference: the same function in another spelling (jax.nn, optax, an einsum), to test against.
         domain: for every array argument, where its values live.
         points: named kinks and edges, with the convention taken there.
@@ -40,8 +40,9 @@ class Rule:
         formula: one line, the function and its derivative, for tables.
         saves: what the residuals hold, in words.
 
-    Limits of the callable, which are those of `jax.custom_vjp`: forward mode (`jax.jvp`, `jax.jacfwd`) raises TypeError;
-    use `primal` there. In `jax.shard_map` with `check_vma=False` a replicated input's cotangent is not summed.
+    Limits of the callable, which are those of `jax.custom_vjp`: forward mode (`jax.jvp`, `jax.jacfwd`) raises
+    TypeError; use `primal` there. In `jax.shard_map` with `check_vma=False` a replicated input's cotangent is
+    not summed.
 
     Raises:
         TypeError: a definition that is inconsistent with itself, named by what is wrong with it.
@@ -72,8 +73,8 @@ class Rule:
 
     def __init__(
         self,
-        fwd: Callable[..., tuple[Any, Any]],
-        bwd: Callable[..., tuple[Any, ...]],
+        fwd: FunctionType,
+        bwd: FunctionType,
         *,
         reference: Callable[..., Any],
         domain: Mapping[str, Domain],
@@ -147,7 +148,7 @@ def _checked(signature: Signature, fwd: Callable[..., Any]) -> Callable[..., Any
     return checked
 
 
-def _contracted(pullback: Callable[..., Any]) -> Callable[..., Any]:
+def _contracted(pullback: FunctionType) -> Callable[..., Any]:
     @functools.wraps(pullback)
     def bwd(residuals: Any, out_ct: Any, **static: Any) -> tuple[Any, ...]:
         return tuple(contract(ct, out_ct.dtype) for ct in pullback(residuals, out_ct, **static))
@@ -162,8 +163,8 @@ def _returning_out(signature: inspect.Signature) -> inspect.Signature:
 
 def _validate(
     name: str,
-    fwd: Callable[..., Any],
-    bwd: Callable[..., Any],
+    fwd: FunctionType,
+    bwd: FunctionType,
     signature: Signature,
     domain: Mapping[str, Domain],
     points: Mapping[str, Point],
@@ -172,10 +173,14 @@ def _validate(
     if fwd.__name__ != f"{name}_fwd":
         raise TypeError(f"a rule's forward function must be named <name>_fwd, got `{fwd.__name__}`.")
     if bwd.__name__ not in (f"{name}_bwd", f"{name}_pullback"):
-        raise TypeError(f"rule `{name}`: its backward function must be named `{name}_bwd`, got `{bwd.__name__}`.")
+        raise TypeError(
+            f"rule `{name}`: its backward function must be named `{name}_bwd`, got `{bwd.__name__}`."
+        )
     names = [a.name for a in signature.arguments]
     if list(domain) != names:
-        raise TypeError(f"rule `{name}`: `domain` must name exactly the arguments {names} in order, got {list(domain)}.")
+        raise TypeError(
+            f"rule `{name}`: `domain` must name exactly the arguments {names} in order, got {list(domain)}."
+        )
     for argument in signature.arguments:
         if isinstance(domain[argument.name], Integers) == argument.floating:
             raise TypeError(f"rule `{name}`: the domain of `{argument.name}` does not fit its annotation.")
@@ -185,7 +190,9 @@ def _validate(
         if p.kind is inspect.Parameter.KEYWORD_ONLY
     }
     if statics != dict(signature.statics):
-        raise TypeError(f"rule `{name}`: fwd has static options {dict(signature.statics)}, bwd has {statics}.")
+        raise TypeError(
+            f"rule `{name}`: fwd has static options {dict(signature.statics)}, bwd has {statics}."
+        )
     for setting in settings:
         if unknown := setting.keys() - signature.statics.keys():
             raise TypeError(f"rule `{name}`: settings name unknown static options {sorted(unknown)}.")

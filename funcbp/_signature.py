@@ -1,4 +1,7 @@
-"""A rule's jaxtyping signature, read at run time: it states the shapes once, and the error messages come from it."""
+"""A rule's jaxtyping signature, read at run time.
+
+It states the shapes once; the checks of arguments and their error messages come from it.
+"""
 
 import inspect
 import types
@@ -16,7 +19,7 @@ __all__ = ["Argument", "Signature", "describe"]
 
 @dataclass(frozen=True)
 class Argument:
-    """One array argument: its axes in words (`"*batch in"`), whether it is floating, whether it may be None."""
+    """One array argument: its axes in words, whether it is floating, whether it may be None."""
 
     name: str
     axes: tuple[str, ...]
@@ -50,7 +53,7 @@ class Signature:
 
     @classmethod
     def of(cls, rule: str, fwd: Callable[..., Any]) -> "Signature":
-        """Read from the annotations of `fwd`: positional parameters are arrays, keyword-only ones static options."""
+        """Read from the annotations of `fwd`: positional parameters are arrays, keyword-only ones static."""
         hints = typing.get_type_hints(fwd)
         arguments, statics = [], {}
         for name, parameter in inspect.signature(fwd).parameters.items():
@@ -62,15 +65,22 @@ class Signature:
                 arguments.append(_argument(rule, name, hints.get(name)))
         return cls(rule, tuple(arguments), types.MappingProxyType(statics))
 
-    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arrays in order and statics with their defaults; raises `TypeError` or `ValueError` for what does not fit."""
+    def bind(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arrays in order and statics with their defaults.
+
+        Raises:
+            TypeError, ValueError: for what does not fit the signature.
+        """
         named = {k: v for k, v in kwargs.items() if k not in self.statics}
         statics = dict(self.statics) | {k: v for k, v in kwargs.items() if k in self.statics}
         names = [a.name for a in self.arguments]
         unknown = [k for k in named if k not in names]
         if unknown:
             raise TypeError(
-                f"{self.rule}: unknown option `{unknown[0]}`; arguments are {names}, static options are {list(self.statics)}."
+                f"{self.rule}: unknown option `{unknown[0]}`; arguments are {names}, "
+                f"static options are {list(self.statics)}."
             )
         if len(args) > len(names):
             raise TypeError(f"{self.rule}: takes {len(names)} arrays {names}, got {len(args)}.")
@@ -82,7 +92,9 @@ class Signature:
         for argument in self.arguments:
             if values.get(argument.name) is None:
                 if not argument.optional:
-                    raise TypeError(f"{self.rule}: argument `{argument.name}` is missing; arguments are {names}.")
+                    raise TypeError(
+                        f"{self.rule}: argument `{argument.name}` is missing; arguments are {names}."
+                    )
                 values[argument.name] = None
         return self._arrays(values), self._hashable(statics)
 
@@ -133,12 +145,17 @@ class Signature:
         for (first, x), (second, y) in zip(strong.items(), list(strong.items())[1:], strict=False):
             if x.dtype != y.dtype:
                 raise TypeError(
-                    f"{self.rule}: `{first}` is {describe(x)} but `{second}` is {describe(y)}; floating arguments share "
-                    f"one dtype: cast one, for example {second}.astype({x.dtype.name})."
+                    f"{self.rule}: `{first}` is {describe(x)} but `{second}` is {describe(y)}; floating "
+                    f"arguments share one dtype: cast one, for example {second}.astype({x.dtype.name!r})."
                 )
         dtype = next(iter(strong.values())).dtype if strong else None
         for a in self.arguments:
-            if a.floating and a.name not in strong and (x := arrays[a.name]) is not None and dtype is not None:
+            if (
+                a.floating
+                and a.name not in strong
+                and (x := arrays[a.name]) is not None
+                and dtype is not None
+            ):
                 arrays[a.name] = x.astype(dtype)
 
     def _check_shapes(self, arrays: Mapping[str, jax.Array | None]) -> None:
@@ -151,9 +168,12 @@ class Signature:
     def _match(self, argument: Argument, shape: tuple[int, ...], sizes: dict[str, tuple[Any, str]]) -> None:
         star = next((i for i, axis in enumerate(argument.axes) if axis.startswith("*")), None)
         fixed = len(argument.axes) - (star is not None)
+        bound: list[tuple[str, Any]]
         expected = f"({', '.join(argument.axes)})"
         if len(shape) < fixed or (star is None and len(shape) != fixed):
-            raise ValueError(f"{self.rule}: argument `{argument.name}` has shape {shape}, expected {expected}.")
+            raise ValueError(
+                f"{self.rule}: argument `{argument.name}` has shape {shape}, expected {expected}."
+            )
         if star is None:
             bound = list(zip(argument.axes, shape, strict=True))
         else:
@@ -167,12 +187,13 @@ class Signature:
             if known != size:
                 raise ValueError(
                     f"{self.rule}: argument `{argument.name}` has shape {shape}, expected {expected} "
-                    f"with {axis.lstrip('*')} = {known} (from {owner}), got {size}. Nothing is broadcast silently."
+                    f"with {axis.lstrip('*')} = {known} (from {owner}), got {size}; nothing is broadcast."
                 )
 
 
 def _argument(rule: str, name: str, hint: Any) -> Argument:
-    members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    members = typing.get_args(hint) if union else (hint,)
     annotations = [m for m in members if hasattr(m, "dim_str")]
     if len(annotations) != 1:
         raise TypeError(f"rule `{rule}`: argument `{name}` needs one jaxtyping annotation, got {hint!r}.")

@@ -1,4 +1,4 @@
-"""Where a rule's arguments live, as plain data: what to draw them from, and the named points where care is needed.
+"""Where a rule's arguments live, as plain data: what to draw them from, and where care is needed.
 
 A domain says which *values* an argument takes; its shape is said once, in the rule's jaxtyping signature.
 """
@@ -15,7 +15,9 @@ __all__ = ["AwayFrom", "Domain", "Integers", "Normal", "Point", "Positive", "Sim
 class Domain(Protocol):
     """A set of values, with a way to draw an array of them."""
 
-    def sample(self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> np.ndarray:
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         """An array of `shape`; `sizes` gives the length of every named axis of the signature."""
         ...
 
@@ -26,7 +28,9 @@ class Normal:
 
     scale: float = 1.0
 
-    def sample(self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> np.ndarray:
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         """Normal values with standard deviation `scale`."""
         del sizes
         return self.scale * rng.standard_normal(shape)
@@ -39,7 +43,9 @@ class Uniform:
     low: float = 0.0
     high: float = 1.0
 
-    def sample(self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> np.ndarray:
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         """Uniform values in [low, high)."""
         del sizes
         return rng.uniform(self.low, self.high, shape)
@@ -51,7 +57,9 @@ class Positive:
 
     scale: float = 1.0
 
-    def sample(self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> np.ndarray:
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         """Log-normal values with median `scale`."""
         del sizes
         return self.scale * np.exp(rng.standard_normal(shape))
@@ -61,7 +69,9 @@ class Positive:
 class Simplex:
     """Non-negative numbers that sum to one along the last axis."""
 
-    def sample(self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> np.ndarray:
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         """Rows from the flat Dirichlet distribution."""
         del sizes
         weights = rng.exponential(size=shape)
@@ -71,12 +81,14 @@ class Simplex:
 
 @dataclass(frozen=True)
 class Integers:
-    """Whole numbers in [low, high); `high` may be the name of an axis, whose length is meant. Not differentiable."""
+    """Whole numbers in [low, high); `high` may name an axis, whose length is meant. Not differentiable."""
 
     low: int = 0
     high: int | str = 2
 
-    def sample(self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> np.ndarray:
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         """Uniform integers in [low, high)."""
         high = sizes[self.high] if isinstance(self.high, str) else self.high
         return rng.integers(self.low, max(high, self.low + 1), shape)
@@ -90,7 +102,9 @@ class AwayFrom:
     margin: float = 0.05
     scale: float = 1.0
 
-    def sample(self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> np.ndarray:
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
         """Normal values, those within the margin of a point moved to its edge."""
         del sizes
         x = self.scale * rng.standard_normal(shape)
@@ -103,10 +117,10 @@ class AwayFrom:
 class Point:
     """A named special point of a rule: a kink, an edge, a saturation.
 
-    `at` gives values for some arguments (a number, or a tuple repeated cyclically along the last axis); the others are
-    drawn from their domain. `expected`, where given, is the convention: the cotangent of each named argument for a
-    cotangent of ones, elementwise. `agrees` is False where the reference's derivative is known to be NaN or to follow
-    another convention there; `why` says so in words.
+    `at` gives values for some arguments (a number, or a tuple repeated cyclically along the last axis); the
+    others are drawn from their domain. `expected`, where given, is the convention: the cotangent of each
+    named argument for a cotangent of ones, elementwise. `agrees` is False where the reference's derivative is
+    known to be NaN or to follow another convention there; `why` says so in words.
     """
 
     at: Mapping[str, float | tuple[float, ...]]

@@ -1,6 +1,7 @@
 """A parameter's gradient, kept as what met there: an activation and a δ. Contract it to whatever is wanted.
 
-One file a structure; each is a registered dataclass (a pytree whose sizes are static) with its contractions as methods.
+One file a structure; each is a registered dataclass (a pytree whose sizes are static) with its contractions
+as methods.
 """
 
 from ._base import Factor as Factor

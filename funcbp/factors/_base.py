@@ -22,7 +22,7 @@ class Factor:
 
 @dataclass_transform(frozen_default=True)
 def factor(*static: str) -> Callable[[C], C]:
-    """Register a frozen dataclass as a pytree; the fields named in `static` are sizes, fixed at trace time."""
+    """Register a frozen dataclass as a pytree; fields named in `static` are sizes, fixed at trace time."""
 
     def register(cls: C) -> C:
         cls = dataclass(frozen=True)(cls)

@@ -1,4 +1,4 @@
-"""Layers: a rule plus its parameters, as `Layer = (init, fwd, bwd)`, and the combinators that give back a Layer."""
+"""Layers, `(init, fwd, bwd)`: a rule plus its parameters; and the combinators that give back a Layer."""
 
 from ._chain import chain as chain
 from ._initializers import initializer as initializer

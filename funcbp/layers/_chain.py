@@ -13,7 +13,8 @@ __all__ = ["chain", "output_spec"]
 def chain(*layers: Layer, **named: Layer) -> Layer:
     """Layers one after the other, in the order given.
 
-    Given by position, their parameters (activations, δ's, …) are a tuple; given by name, a dict with those names.
+    Given by position, their parameters (activations, δ's, …) are a tuple; given by name, a dict with those
+    names.
 
     Raises:
         TypeError: for something that is not a Layer, for both positions and names, or for nothing at all.
@@ -30,7 +31,9 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
     members = tuple(named.values()) if named else layers
     for name, layer in zip(names, members, strict=True):
         if not isinstance(layer, Layer):
-            raise TypeError(f"chain: layer `{name}` is a {type(layer).__name__}, not a Layer; did you forget to call it?")
+            raise TypeError(
+                f"chain: layer `{name}` is a {type(layer).__name__}, not a Layer; did you forget to call it?"
+            )
     keys = [DictKey(n) if named else SequenceKey(n) for n in names]
     places = [f"`{n}` of a chain of {len(members)}" for n in names]
 
@@ -38,10 +41,12 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
         return dict(zip(names, values, strict=True)) if named else tuple(values)
 
     def split(tree: PyTree, what: str) -> list[PyTree]:
-        fits = isinstance(tree, dict) and tree.keys() == set(names) if named else isinstance(tree, (tuple, list))
+        fits = (
+            isinstance(tree, dict) and tree.keys() == set(names) if named else isinstance(tree, (tuple, list))
+        )
         if not fits or len(tree) != len(members):
             raise ValueError(
-                f"chain: {what} must be a {'dict' if named else 'tuple'} with one entry for each of the layers "
+                f"chain: {what} must be a {'dict' if named else 'tuple'} with one entry a layer, for "
                 f"{list(names)}, got {jax.tree.structure(tree)}; use what `init` returned."
             )
         return [tree[n] for n in names]

@@ -13,11 +13,11 @@ __all__ = ["initializer"]
 
 
 def initializer(after: str | None = None, **static: bool) -> Initializer:
-    """Keeps the variance of pre-activations at one, for a layer that reads the activation `after` (None: data).
+    """Keeps the variance of pre-activations at one, for a layer that reads `after` (None: data).
 
-    With p ~ N(0, 1) and q = σ(p), a weight of variance 1 / (fan_in E[q²]) makes the next p of variance one. E[σ(p)²] is
-    computed by Gauss-Hermite quadrature from the rule: ½ for relu (the initializer of He et al. 2015, arXiv:1502.01852),
-    1 for the identity (LeCun's), 0.394 for tanh.
+    With p ~ N(0, 1) and q = σ(p), a weight of variance 1 / (fan_in E[q²]) makes the next p of variance one.
+    E[σ(p)²] is computed by Gauss-Hermite quadrature from the rule: ½ for relu (the initializer of He et al.
+    2015, arXiv:1502.01852), 1 for the identity (LeCun's), 0.394 for tanh.
 
     Raises:
         ValueError: for an activation that the catalogue does not have, or one that is not elementwise.
@@ -32,7 +32,11 @@ def initializer(after: str | None = None, **static: bool) -> Initializer:
 @functools.cache
 def _second_moment(name: str, static: tuple[tuple[str, bool], ...]) -> float:
     rule = catalogue().get(name)
-    if rule is None or [a.axes for a in rule.signature.arguments] != [("*shape",)] or "axis" in rule.signature.statics:
+    if (
+        rule is None
+        or [a.axes for a in rule.signature.arguments] != [("*shape",)]
+        or "axis" in rule.signature.statics
+    ):
         raise ValueError(f"initializer: `after` must name an elementwise activation, got {name!r}.")
     nodes, weights = np.polynomial.hermite_e.hermegauss(100)
     with jax.ensure_compile_time_eval():

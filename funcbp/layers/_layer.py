@@ -1,8 +1,8 @@
 """The type of a layer, and `leaf`, which makes one from what its author knows: init, fwd and a pullback.
 
-The backward pass is only the δ recurrence. Where a parameter meets its δ, the layer calls `visit` with the parameter's
-`Factor` (activation and δ) and hands back what `visit` returns: the gradient, if the factor is contracted to its sum;
-an updated parameter, a norm, nothing at all, if not.
+The backward pass is only the δ recurrence. Where a parameter meets its δ, the layer calls `visit` with the
+parameter's `Factor` (activation and δ) and hands back what `visit` returns: the gradient, if the factor is
+contracted to its sum; an updated parameter, a norm, nothing at all, if not.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,18 @@ from typing import Any, NamedTuple
 import jax
 from jax.tree_util import KeyPath, keystr
 
-__all__ = ["Backward", "Context", "Delta", "Forward", "Layer", "Visit", "leaf", "path_string", "split_key", "in_layer"]
+__all__ = [
+    "Backward",
+    "Context",
+    "Delta",
+    "Forward",
+    "Layer",
+    "Visit",
+    "in_layer",
+    "leaf",
+    "path_string",
+    "split_key",
+]
 
 PyTree = Any
 Visit = Callable[[KeyPath, jax.Array, Any, PyTree], PyTree]
@@ -34,7 +45,7 @@ class Context(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """What a forward pass gives back: the output, the new state, the residuals, and every layer's output by place."""
+    """What a forward pass gives back; `activations` is every layer's output, in the tree of the network."""
 
     y: PyTree
     state: PyTree
@@ -47,7 +58,8 @@ class Backward(NamedTuple):
 
     Attributes:
         collected: what `visit` returned, in the tree of the parameters.
-        cotangents: ∂value/∂output of every layer, in the tree of the network; a `Delta` where that is a pre-activation.
+        cotangents: ∂value/∂output of every layer, in the tree of the network; a `Delta` where that is a
+            pre-activation.
         x_ct: ∂value/∂input; None for an input that has no derivative (integers).
     """
 
@@ -66,10 +78,12 @@ class Layer(NamedTuple):
     """Three pure functions; every combinator gives back the same type.
 
     Attributes:
-        init: `(key, x_spec) -> (params, state)`; `x_spec` is a `jax.ShapeDtypeStruct` (or a pytree of them) of a batch.
+        init: `(key, x_spec) -> (params, state)`; `x_spec` is a `jax.ShapeDtypeStruct` (or a pytree of them)
+            of a batch.
         fwd: `(params, state, x, context) -> Forward`.
-        bwd: `(params, residuals, y_ct, visit, aux, path) -> Backward`. `visit(path, parameter, factor, aux_leaf)` is called
-            once for every parameter, as soon as its δ is there; `aux` is None or has the tree of the parameters.
+        bwd: `(params, residuals, y_ct, visit, aux, path) -> Backward`. `visit(path, parameter, factor,
+            aux_leaf)` is called once for every parameter, as soon as its δ is there; `aux` is None or has the
+            tree of the parameters.
     """
 
     init: Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]
@@ -88,9 +102,10 @@ def leaf(
 
     Args:
         init: `(key, x_spec) -> (params, state)`; `()` for none.
-        fwd: `(params, state, x, context) -> (y, state, residuals)`. Residuals must not hold parameters: `pullback` is
-            given them, and a scan over blocks would copy them.
-        pullback: `(params, residuals, y_ct) -> (factors, x_ct)`: a `Factor` for every parameter, in the tree of `params`.
+        fwd: `(params, state, x, context) -> (y, state, residuals)`. Residuals must not hold parameters:
+            `pullback` is given them, and a scan over blocks would copy them.
+        pullback: `(params, residuals, y_ct) -> (factors, x_ct)`: a `Factor` for every parameter, in the tree
+            of `params`.
         pre_activation: whether the output is a pre-activation p, so that its cotangent is a δ.
 
     >>> from funcbp import factors
@@ -136,7 +151,7 @@ def split_key(context: Context, index: int) -> Context:
     return context if context.key is None else context._replace(key=jax.random.fold_in(context.key, index))
 
 
-class in_layer:  # noqa: N801 (reads as a statement: with in_layer(path))
+class in_layer:
     """Adds the place in the network to an error that is raised inside."""
 
     def __init__(self, place: str) -> None:

@@ -6,6 +6,7 @@ import jax
 from jax import numpy as jnp
 from jax.nn import initializers
 from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 
 from .. import rules
 from .._numerics import upcast
@@ -31,7 +32,8 @@ def dense(
     Args:
         features: width of the output.
         bias: False leaves b out.
-        after: the activation whose output this layer reads; sets the default variance of W (see `initializer`).
+        after: the activation whose output this layer reads; sets the default variance of W (see
+            `initializer`).
         kernel_init: initializer of W, instead of that default.
         bias_init: initializer of b.
 
@@ -47,7 +49,9 @@ def dense(
         params = {"w": kernel_init(w_key, (x_spec.shape[-1], features), x_spec.dtype)}
         return params | ({"b": bias_init(b_key, (features,), x_spec.dtype)} if bias else {}), ()
 
-    def fwd(params: PyTree, state: PyTree, x: jax.Array, context: Context) -> tuple[jax.Array, PyTree, jax.Array]:
+    def fwd(
+        params: PyTree, state: PyTree, x: jax.Array, context: Context
+    ) -> tuple[jax.Array, PyTree, jax.Array]:
         del context
         p, _ = rules.dense.fwd(x, params["w"], params.get("b"))
         return p, state, x
@@ -82,7 +86,9 @@ def activation(rule: str | Rule, **static: Any) -> Layer:
         del key, x_spec
         return (), ()
 
-    def fwd(params: PyTree, state: PyTree, p: jax.Array, context: Context) -> tuple[jax.Array, PyTree, PyTree]:
+    def fwd(
+        params: PyTree, state: PyTree, p: jax.Array, context: Context
+    ) -> tuple[jax.Array, PyTree, PyTree]:
         del params, context
         q, residuals = rule.fwd(p, **static)
         return q, state, residuals
@@ -111,7 +117,9 @@ def layer_norm(*, gain: bool = True, bias: bool = True, eps: float = 1e-5) -> La
         params = {"gain": jnp.ones(shape, x_spec.dtype)} if gain else {}
         return params | ({"bias": jnp.zeros(shape, x_spec.dtype)} if bias else {}), ()
 
-    def fwd(params: PyTree, state: PyTree, x: jax.Array, context: Context) -> tuple[jax.Array, PyTree, PyTree]:
+    def fwd(
+        params: PyTree, state: PyTree, x: jax.Array, context: Context
+    ) -> tuple[jax.Array, PyTree, PyTree]:
         del context
         y, (x, _, _, mean, rstd) = rules.layer_norm.fwd(x, params.get("gain"), params.get("bias"), eps=eps)
         return y, state, (x, mean, rstd)
@@ -127,7 +135,7 @@ def layer_norm(*, gain: bool = True, bias: bool = True, eps: float = 1e-5) -> La
 
 
 def dropout(rate: float) -> Layer:
-    """Sets each entry to zero with probability `rate` and scales the rest by 1 / (1 - rate), in training only.
+    """In training, sets entries to zero with probability `rate` and scales the rest by 1 / (1 - rate).
 
     The residual is the mask, one byte an entry.
 
@@ -141,12 +149,14 @@ def dropout(rate: float) -> Layer:
         del key, x_spec
         return (), ()
 
-    def fwd(params: PyTree, state: PyTree, x: jax.Array, context: Context) -> tuple[jax.Array, PyTree, PyTree]:
+    def fwd(
+        params: PyTree, state: PyTree, x: jax.Array, context: Context
+    ) -> tuple[jax.Array, PyTree, PyTree]:
         del params
         if not context.train or rate == 0:
             return x, state, None
         if context.key is None:
-            raise ValueError(f"dropout: a training pass with rate {rate} needs a random key; pass key=jax.random.key(…).")
+            raise ValueError(f"dropout: a training pass with rate {rate} needs a random key; pass key=.")
         kept = jax.random.bernoulli(context.key, 1 - rate, x.shape)
         return _scaled(kept, x), state, kept
 
@@ -161,12 +171,17 @@ def dropout(rate: float) -> Layer:
 
 
 def embedding(
-    size: int, features: int, *, table_init: Initializer | None = None, dtype: jax.typing.DTypeLike = jnp.float32
+    size: int,
+    features: int,
+    *,
+    table_init: Initializer | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> Layer:
     """Rows of a table by integer id; `params = {"table": (size, features)}`.
 
-    Forward: y = E[ids]. Backward: row i of Ē is the sum of the δ's of every place where id i was read (`Rows`); ids have
-    no cotangent. An id outside [0, size) reads NaN, so that it cannot pass unseen; its δ is dropped.
+    Forward: y = E[ids]. Backward: row i of Ē is the sum of the δ's of every place where id i was read
+    (`Rows`); ids have no cotangent. An id outside [0, size) reads NaN, so that it cannot pass unseen; its δ
+    is dropped.
 
     Args:
         size: number of ids.
@@ -186,10 +201,14 @@ def embedding(
         _integers(x_spec)
         return {"table": table_init(key, (size, features), dtype)}, ()
 
-    def fwd(params: PyTree, state: PyTree, ids: jax.Array, context: Context) -> tuple[jax.Array, PyTree, jax.Array]:
+    def fwd(
+        params: PyTree, state: PyTree, ids: jax.Array, context: Context
+    ) -> tuple[jax.Array, PyTree, jax.Array]:
         del context
         _integers(ids)
-        rows = jnp.take(params["table"], jnp.where(ids < 0, size, ids), axis=0, mode="fill", fill_value=jnp.nan)
+        rows = jnp.take(
+            params["table"], jnp.where(ids < 0, size, ids), axis=0, mode="fill", fill_value=jnp.nan
+        )
         return rows, state, ids
 
     def pullback(params: PyTree, ids: jax.Array, y_ct: jax.Array) -> tuple[PyTree, None]:
@@ -201,7 +220,9 @@ def embedding(
 
 def _integers(ids: Any) -> None:
     if not hasattr(ids, "dtype") or not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise TypeError(f"embedding: ids must be integers, got {describe(ids)}; convert them: ids.astype(jnp.int32).")
+        raise TypeError(
+            f"embedding: ids must be integers, got {describe(ids)}; convert them: ids.astype(jnp.int32)."
+        )
 
 
 def _floating(layer: str, x_spec: Any) -> None:

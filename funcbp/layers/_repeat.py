@@ -11,14 +11,15 @@ __all__ = ["repeat"]
 
 
 def repeat(block: Layer, times: int) -> Layer:
-    """`times` copies of `block` one after the other, each with parameters of its own, stacked on a new first axis.
+    """`times` copies of `block`, one after the other, their parameters stacked on a new first axis.
 
-    Both passes are a scan: trace and compile time do not grow with depth. The block's output must have the shape and
-    dtype of its input. What is collected, activations and cotangents are stacked likewise; a path names the stacked
-    parameter, the same for every block.
+    Both passes are a scan: trace and compile time do not grow with depth. The block's output must have the
+    shape and dtype of its input. What is collected, activations and cotangents are stacked likewise; a path
+    names the stacked parameter, the same for every block.
 
     Raises:
-        ValueError: for `times` below one, or a block whose output differs from its input in tree, shape or dtype.
+        ValueError: for `times` below one, or a block whose output differs from its input in tree, shape or
+            dtype.
     """
     if times < 1:
         raise ValueError(f"repeat: `times` must be at least 1, got {times}.")
@@ -52,7 +53,9 @@ def repeat(block: Layer, times: int) -> Layer:
             return ct, (collected, cotangents)
 
         with in_layer(f"the block of a repeat of {times}"):
-            x_ct, (collected, cotangents) = lax.scan(step, y_ct, (params, residuals, aux), reverse=True, length=times)
+            x_ct, (collected, cotangents) = lax.scan(
+                step, y_ct, (params, residuals, aux), reverse=True, length=times
+            )
         return Backward(collected, cotangents, x_ct)
 
     return Layer(init, fwd, bwd)

@@ -1,5 +1,7 @@
 """`residual`: a layer with a skip connection around it."""
 
+from typing import Any
+
 import jax
 from jax import numpy as jnp
 from jax.tree_util import KeyPath
@@ -18,10 +20,12 @@ def residual(body: Layer, *, entry: str | int | None = None) -> Layer:
 
     Args:
         body: the layer that is skipped.
-        entry: where the input is a dict or tuple of several arrays, the entry that is added: y = x[entry] + body(x).
+        entry: where the input is a dict or tuple of several arrays, the entry that is added: y = x[entry] +
+            body(x).
 
     Raises:
-        ValueError: when what is added and the body's output differ in tree, shape or dtype; nothing is broadcast.
+        ValueError: when what is added and the body's output differ in tree, shape or dtype; nothing is
+            broadcast.
         TypeError: when what is added is not floating.
     """
 
@@ -43,7 +47,7 @@ def residual(body: Layer, *, entry: str | int | None = None) -> Layer:
         if entry is None:
             return Backward(collected, cotangents, jax.tree.map(jnp.add, x_ct, y_ct))
         added = y_ct if x_ct[entry] is None else jax.tree.map(jnp.add, x_ct[entry], y_ct)
-        parts = dict(x_ct) if isinstance(x_ct, dict) else list(x_ct)
+        parts: Any = dict(x_ct) if isinstance(x_ct, dict) else list(x_ct)
         parts[entry] = added
         return Backward(collected, cotangents, parts if isinstance(x_ct, dict) else tuple(parts))
 
@@ -56,17 +60,21 @@ def _skip(x: PyTree, entry: str | int | None) -> PyTree:
     try:
         return x[entry]
     except (KeyError, IndexError, TypeError):
-        raise ValueError(f"residual: the input has no entry {entry!r}; it is {jax.tree.structure(x)}.") from None
+        raise ValueError(
+            f"residual: the input has no entry {entry!r}; it is {jax.tree.structure(x)}."
+        ) from None
 
 
 def _check(x: PyTree, y: PyTree) -> None:
     if jax.tree.structure(x) != jax.tree.structure(y):
         raise ValueError(
-            f"residual: what is added is {jax.tree.structure(x)}, the body's output {jax.tree.structure(y)}; they must be "
-            "equal. With several inputs say which one is added: residual(body, entry=…)."
+            f"residual: what is added is {jax.tree.structure(x)}, the body's output {jax.tree.structure(y)}; "
+            "they must be equal. With several inputs say which one is added: residual(body, entry=…)."
         )
     for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True):
         if a.shape != b.shape or a.dtype != b.dtype:
-            raise ValueError(f"residual: the input is {describe(a)}, the body's output {describe(b)}; they must be equal.")
+            raise ValueError(
+                f"residual: the input is {describe(a)}, the body's output {describe(b)}; they must be equal."
+            )
         if not jnp.issubdtype(a.dtype, jnp.floating):
             raise TypeError(f"residual: only floating arrays can be added, got {describe(a)}.")

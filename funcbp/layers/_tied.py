@@ -16,18 +16,21 @@ __all__ = ["tied"]
 def tied(network: Layer, share: Mapping[str, str]) -> Layer:
     """A network in which some parameters *are* others, given as `{shared: source}` in dotted paths.
 
-    A source that ends in `.T` is used as its transpose: `{"unembed.w": "embed.table.T"}` ties an output layer to the
-    embedding. The parameters keep the tree of `network`, with None in the place of a shared one. Backward, the source is
-    visited once, with the `Sum` of the factors of all its uses: cross terms of norms and curvature are exact.
+    A source that ends in `.T` is used as its transpose: `{"unembed.w": "embed.table.T"}` ties an output layer
+    to the embedding. The parameters keep the tree of `network`, with None in the place of a shared one.
+    Backward, the source is visited once, with the `Sum` of the factors of all its uses: cross terms of norms
+    and curvature are exact.
 
-    A parameter inside a `repeat` is a stack of one for each block and cannot be tied from outside; tie inside the block.
+    A parameter inside a `repeat` is a stack of one for each block and cannot be tied from outside; tie inside
+    the block.
 
     Raises:
-        ValueError: for a path that is not a parameter, a shared parameter that is itself a source or shares from one that
-            is shared, or shapes that do not fit.
+        ValueError: for a path that is not a parameter, a shared parameter that is itself a source or shares
+            from one that is shared, or shapes that do not fit.
 
     >>> from funcbp.layers import chain, dense, embedding
-    >>> network = tied(chain(embed=embedding(7, 4), unembed=dense(7, bias=False)), {"unembed.w": "embed.table.T"})
+    >>> untied = chain(embed=embedding(7, 4), unembed=dense(7, bias=False))
+    >>> network = tied(untied, {"unembed.w": "embed.table.T"})
     >>> params, _ = network.init(jax.random.key(0), jax.ShapeDtypeStruct((2, 3), "int32"))
     >>> jax.tree.map(lambda a: a.shape, params)
     {'embed': {'table': (7, 4)}, 'unembed': {'w': None}}
@@ -35,7 +38,9 @@ def tied(network: Layer, share: Mapping[str, str]) -> Layer:
     sources = {target: source.removesuffix(".T") for target, source in share.items()}
     turned = {target: source.endswith(".T") for target, source in share.items()}
     if clash := sources.keys() & set(sources.values()):
-        raise ValueError(f"tied: `{min(clash)}` is both shared and a source; name the first source for all of them.")
+        raise ValueError(
+            f"tied: `{min(clash)}` is both shared and a source; name the first source for all of them."
+        )
 
     def init(key: jax.Array, x_spec: PyTree) -> tuple[PyTree, PyTree]:
         params, state = network.init(key, x_spec)
@@ -61,7 +66,7 @@ def tied(network: Layer, share: Mapping[str, str]) -> Layer:
                 raise ValueError(f"tied: params have no `{source}` for `{target}`; use what `init` returned.")
             if at[target][1] is not None:
                 raise ValueError(
-                    f"tied: params hold an array at `{target}`, which is `{share[target]}`; it must be None there."
+                    f"tied: params hold an array at `{target}`, which is `{share[target]}`; it must be None."
                 )
             value = at[source][1]
             params = _replace(params, at[target][0], value.T if turned[target] else value)
@@ -76,7 +81,8 @@ def tied(network: Layer, share: Mapping[str, str]) -> Layer:
         names = set(sources) | set(sources.values())
 
         def deferring(where: KeyPath, parameter: jax.Array, factor: Factor, aux_leaf: PyTree) -> PyTree:
-            # Handed back as what is collected, and not put aside here: inside a scan it could not leave otherwise.
+            # Handed back as what is collected, and not put aside here: inside a scan it could not leave
+            # otherwise.
             kept = path_string(where[len(path) :]) in names
             return factor if kept else visit(where, parameter, factor, aux_leaf)
 
@@ -84,11 +90,17 @@ def tied(network: Layer, share: Mapping[str, str]) -> Layer:
         at = _places(params, missing=True)
         factors = {name: _get(collected, at[name][0]) for name in names}
         present = _places(params)
-        aux_at = {} if aux is None else dict(zip(present, jax.tree.structure(params).flatten_up_to(aux), strict=True))
+        aux_at = (
+            {}
+            if aux is None
+            else dict(zip(present, jax.tree.structure(params).flatten_up_to(aux), strict=True))
+        )
         for source in dict.fromkeys(sources.values()):
             where, parameter = at[source]
             uses = [factors[source]]
-            uses += [Transposed(factors[t]) if turned[t] else factors[t] for t, s in sources.items() if s == source]
+            uses += [
+                Transposed(factors[t]) if turned[t] else factors[t] for t, s in sources.items() if s == source
+            ]
             total = Sum(tuple(uses))
             _check_unstacked(source, parameter, total)
             result = visit((*path, *where), parameter, total, aux_at.get(source))
@@ -104,8 +116,8 @@ def _check_unstacked(name: str, parameter: jax.Array, factor: Factor) -> None:
     shape = jax.eval_shape(factor.gradient).shape
     if shape != parameter.shape:
         raise ValueError(
-            f"tied: the gradient of `{name}` has shape {shape}, the parameter {parameter.shape}. A parameter inside a repeat "
-            "is stacked, one for each block: tie inside the block instead."
+            f"tied: the gradient of `{name}` has shape {shape}, the parameter {parameter.shape}. A parameter "
+            "inside a repeat is stacked, one for each block: tie inside the block instead."
         )
 
 
@@ -141,4 +153,6 @@ def _replace(tree: PyTree, path: KeyPath, value: PyTree) -> PyTree:
         case GetAttrKey(name):
             return tree._replace(**{name: _replace(getattr(tree, name), rest, value)})
         case _:
-            raise TypeError(f"tied: cannot replace a parameter under {first!r}; params must be dicts, tuples or NamedTuples.")
+            raise TypeError(
+                f"tied: cannot replace a parameter at {first!r}; params must be dicts, tuples or NamedTuples."
+            )

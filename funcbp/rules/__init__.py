@@ -1,4 +1,4 @@
-"""The catalogue: each rule is derivation, forward, backward, reference, domain and named points in one place."""
+"""The catalogue: derivation, forward, backward, reference, domain and named points of a rule in one place."""
 
 from .activations.elementwise import gelu as gelu
 from .activations.elementwise import identity as identity
@@ -14,7 +14,9 @@ from .affine.products import dense as dense
 from .affine.products import matmul as matmul
 from .losses.cross_entropy import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
 from .losses.cross_entropy import softmax_cross_entropy as softmax_cross_entropy
-from .losses.cross_entropy import softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels
+from .losses.cross_entropy import (
+    softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
+)
 from .losses.squared import l2_loss as l2_loss
 from .losses.squared import squared_error as squared_error
 from .normalization.layer_norm import layer_norm as layer_norm

@@ -1,4 +1,4 @@
-"""What backward functions check of a cotangent, so that a wrong shape is an error and not a silent broadcast."""
+"""What backward functions check of a cotangent: a wrong shape is an error, not a silent broadcast."""
 
 import jax
 
@@ -11,5 +11,5 @@ def check_cotangent(rule: str, out_ct: jax.Array, shape: tuple[int, ...]) -> Non
     """Raise `ValueError` unless the cotangent has the output's shape."""
     if out_ct.shape != shape:
         raise ValueError(
-            f"{rule}: the cotangent is {describe(out_ct)}, but the output has shape {shape}; they must be equal."
+            f"{rule}: the cotangent is {describe(out_ct)}, the output has shape {shape}; they must be equal."
         )

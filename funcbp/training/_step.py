@@ -1,10 +1,13 @@
 """The optax step."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import optax
+from jax import lax
+from jax import numpy as jnp
 
 from .._backprop import _predicate, backprop
 from .._loss import LossLike
@@ -45,16 +48,16 @@ def make_step(
     Args:
         network: a Layer.
         loss: as for `funcbp.backprop`.
-        optimizer: unchanged; those that want `value`, `grad` or `value_fn` (polyak_sgd, lbfgs, reduce_on_plateau, …) get
-            them.
-        donate: reuse the buffers of params, state and opt_state for the results. The arrays passed in are gone then.
+        optimizer: unchanged; those that want `value`, `grad` or `value_fn` (polyak_sgd, lbfgs,
+            reduce_on_plateau, …) get them.
+        donate: reuse the buffers of params, state and opt_state for the results. The arrays passed in are
+            gone then.
         options: those of `funcbp.backprop`; frozen parameters are not updated, whatever the optimizer does.
 
     Returns:
         `step(params, state, opt_state, x, y, key=None, *, weights=None, mask=None, positions=None) -> Step`.
         `opt_state` starts as `optimizer.init(params)`.
 
-    >>> from jax import numpy as jnp
     >>> from funcbp import layers, rules
     >>> network, optimizer = layers.dense(1), optax.sgd(0.1)
     >>> x, y = jnp.ones((4, 2)), jnp.ones((4, 1))
@@ -94,21 +97,34 @@ def make_step(
             value_fn=lambda p: value_fn(p, x, y, **arrays),
         )
         updates = jax.tree_util.tree_map_with_path(
-            lambda path, u: u * 0 if is_frozen(path_string(path)) else u, updates
+            lambda path, u: jnp.zeros_like(u) if is_frozen(path_string(path)) else u, updates
         )
         metrics = {"value": result.value, "gradient_norm": optax.tree.norm(result.grads)}
         return Step(optax.apply_updates(params, updates), result.state, opt_state, metrics)
 
-    return jax.jit(step, donate_argnums=(0, 1, 2) if donate else ())
+    compiled = jax.jit(step, donate_argnums=(0, 1, 2) if donate else ())
+
+    @functools.wraps(compiled)
+    def strongly_typed(params: PyTree, state: PyTree, opt_state: PyTree, *args: Any, **kwargs: Any) -> Step:
+        # Some of optax's initial states are weakly typed, which what a step returns is not: the second step
+        # would retrace.
+        return compiled(params, state, _strong(opt_state), *args, **kwargs)
+
+    return strongly_typed
+
+
+def _strong(tree: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda a: lax.convert_element_type(a, a.dtype) if getattr(a, "weak_type", False) else a, tree
+    )
 
 
 def value_function(network: Layer, loss: LossLike, **options: Any) -> Callable[..., jax.Array]:
-    """The value of the sweep as an ordinary JAX function of the parameters, whose `jax.grad` is the sweep's gradient.
+    """The sweep's value as a JAX function of the parameters, whose `jax.grad` is the sweep's gradient.
 
-    `(params, x, y, **arrays) -> value`; differentiable with respect to `params` only. For line searches, and for whatever
-    else takes a function and differentiates it.
+    `(params, x, y, **arrays) -> value`; differentiable with respect to `params` only. For line searches, and
+    for whatever else takes a function and differentiates it.
 
-    >>> from jax import numpy as jnp
     >>> from funcbp import layers, rules
     >>> f = value_function(layers.dense(1, bias=False), rules.l2_loss)
     >>> jax.grad(f)({"w": jnp.array([[2.0]])}, jnp.array([[1.0]]), jnp.array([[0.0]]))

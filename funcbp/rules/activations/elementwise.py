@@ -5,8 +5,8 @@ Backward, elementwise:    p̄ = σ′(p) ⊙ q̄
 
 Derivation. dq = σ′(p) ⊙ dp, so q̄ : dq = (σ′(p) ⊙ q̄) : dp; the Jacobian Diag(σ′(p)) is symmetric.
 
-Each line says what is saved: `q` where σ′ can be had from it (the array is alive anyway, as the next layer's input),
-else `p`. Half precision is computed in float32 and rounded once at the end.
+Each line says what is saved: `q` where σ′ can be had from it (the array is alive anyway, as the next layer's
+input), else `p`. Half precision is computed in float32 and rounded once at the end.
 """
 
 import math
@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from ..._numerics import upcast
 from ..._rule import Rule
-from ...domains import Domain, Normal, Point
+from ...domains import Normal, Point
 from .._checks import check_cotangent
 
 X = Float[Array, "*shape"]
@@ -33,7 +33,6 @@ def _elementwise(
     derivative: Callable[[jax.Array], jax.Array],
     saves: str,
     reference: Callable[..., jax.Array],
-    domain: Domain | None = None,
     points: Mapping[str, Point] | None = None,
     note: str = "",
 ) -> Rule:
@@ -47,25 +46,33 @@ def _elementwise(
         check_cotangent(name, q_ct, residuals.shape)
         return ((derivative(upcast(residuals)) * upcast(q_ct)).astype(q_ct.dtype),)
 
-    return _named(name, formula, fwd, bwd, saves, reference, domain or Normal(2.0), points, note=note)
+    return _named(name, formula, fwd, bwd, saves, reference, points, note=note)
 
 
 def _named(
     name: str,
     formula: str,
-    fwd: Callable[..., tuple[Any, Any]],
-    bwd: Callable[..., tuple[Any, ...]],
+    fwd: Any,
+    bwd: Any,
     saves: str,
     reference: Callable[..., jax.Array],
-    domain: Domain,
     points: Mapping[str, Point] | None = None,
     settings: tuple[Mapping[str, Hashable], ...] = (),
     note: str = "",
 ) -> Rule:
     fwd.__name__, bwd.__name__ = f"{name}_fwd", f"{name}_bwd"
-    fwd.__doc__ = f"{formula}, elementwise; p̄ = σ′ ⊙ q̄. Saves {saves or 'nothing'}.{' ' if note else ''}{note}"
+    saved = f"Saves {saves or 'nothing'}."
+    fwd.__doc__ = " ".join(filter(None, (f"{formula}, elementwise; p̄ = σ′ ⊙ q̄.", saved, note)))
+    domain = {"p": Normal(2.0)}
     return Rule(
-        fwd, bwd, reference=reference, domain={"p": domain}, points=points, settings=settings, formula=formula, saves=saves
+        fwd,
+        bwd,
+        reference=reference,
+        domain=domain,
+        points=points,
+        settings=settings,
+        formula=formula,
+        saves=saves,
     )
 
 
@@ -73,6 +80,18 @@ def _logistic(p: jax.Array) -> jax.Array:
     # e^{-|p|} never overflows, and p / (1 + p) loses nothing where it is small.
     e = jnp.exp(-jnp.abs(p))
     return jnp.where(p >= 0, 1, e) / (1 + e)
+
+
+def _softplus(p: jax.Array) -> jax.Array:
+    return jnp.maximum(p, 0) + jnp.log1p(jnp.exp(-jnp.abs(p)))
+
+
+def _silu(p: jax.Array) -> jax.Array:
+    return p * _logistic(p)
+
+
+def _silu_derivative(p: jax.Array) -> jax.Array:
+    return _logistic(p) * (1 + p * _logistic(-p))
 
 
 def _gelu_fwd(p: X, *, approximate: bool = True) -> tuple[X, X]:
@@ -117,21 +136,36 @@ def _at(p: float, ct: float, why: str = "") -> Point:
     return Point({"p": p}, {"p": ct}, why=why)
 
 
+_SATURATES = {"saturated above": _at(1e4, 0.0), "saturated below": _at(-1e4, 0.0)}
+_LINEAR_ABOVE = {"large": _at(1e4, 1.0), "far below": _at(-1e4, 0.0)}
+
 # fmt: off
-identity = _named("identity", "q = p, σ′ = 1", _identity_fwd, _identity_bwd, "", lambda p: p, Normal(2.0))
-relu = _elementwise("relu", "q = max(p, 0), σ′ = [q > 0]", lambda p: jnp.maximum(p, 0), lambda q: jnp.where(q > 0, 1, 0), "q", jax.nn.relu,
-                    points={"kink at 0": _at(0.0, 0.0, "σ′(0) = 0, as jax.nn.relu; jnp.maximum(p, 0) has ½")}, note="At the kink σ′(0) = 0.")
-sigmoid = _elementwise("sigmoid", "q = 1 / (1 + e⁻ᵖ), σ′ = q (1 - q)", _logistic, lambda q: q * (1 - q), "q", jax.nn.sigmoid,
-                       points={"saturated above": _at(1e4, 0.0), "saturated below": _at(-1e4, 0.0)})
-tanh = _elementwise("tanh", "q = tanh p, σ′ = (1 - q)(1 + q)", jnp.tanh, lambda q: (1 - q) * (1 + q), "q", jnp.tanh,
-                    points={"saturated above": _at(1e4, 0.0), "saturated below": _at(-1e4, 0.0)})
-softplus = _elementwise("softplus", "q = log(1 + eᵖ), σ′ = 1 - e^(-q)", lambda p: jnp.maximum(p, 0) + jnp.log1p(jnp.exp(-jnp.abs(p))),
-                        lambda q: -jnp.expm1(-q), "q", jax.nn.softplus, points={"large": _at(1e4, 1.0), "far below": _at(-1e4, 0.0)})
-silu = _elementwise("silu", "q = p s, s = 1 / (1 + e⁻ᵖ), σ′ = s (1 + p (1 - s))", lambda p: p * _logistic(p),
-                    lambda p: _logistic(p) * (1 + p * _logistic(-p)), "p", jax.nn.silu, points={"large": _at(1e4, 1.0), "far below": _at(-1e4, 0.0)})
-gelu = _named("gelu", "q = p Φ(p), σ′ = Φ(p) + p Φ′(p)", _gelu_fwd, _gelu_bwd, "p", jax.nn.gelu, Normal(2.0),
-              points={"large": _at(1e4, 1.0), "far below": _at(-1e4, 0.0)}, settings=({"approximate": False},),
-              note="Φ is the normal distribution function, or with `approximate=True` (as jax.nn.gelu) ½ (1 + tanh √(2/π) (p + 0.044715 p³)).")
-sin = _elementwise("sin", "q = sin p, σ′ = cos p", jnp.sin, jnp.cos, "p", jnp.sin)
-square = _elementwise("square", "q = p², σ′ = 2 p", lambda p: p * p, lambda p: 2 * p, "p", jnp.square, points={"bottom": _at(0.0, 0.0)})
+identity = _named(
+    "identity", "q = p, σ′ = 1", _identity_fwd, _identity_bwd, "", lambda p: p)
+relu = _elementwise(
+    "relu", "q = max(p, 0), σ′ = [q > 0]", lambda p: jnp.maximum(p, 0), lambda q: jnp.where(q > 0, 1, 0), "q",
+    jax.nn.relu, {"kink at 0": _at(0.0, 0.0, "as jax.nn.relu; jnp.maximum(p, 0) has ½")}, "At 0, σ′ = 0.")
+sigmoid = _elementwise(
+    "sigmoid", "q = 1 / (1 + e⁻ᵖ), σ′ = q (1 - q)", _logistic, lambda q: q * (1 - q), "q",
+    jax.nn.sigmoid, _SATURATES)
+tanh = _elementwise(
+    "tanh", "q = tanh p, σ′ = (1 - q)(1 + q)", jnp.tanh, lambda q: (1 - q) * (1 + q), "q",
+    jnp.tanh, _SATURATES)
+softplus = _elementwise(
+    "softplus", "q = log(1 + eᵖ), σ′ = 1 - e^(-q)", _softplus, lambda q: -jnp.expm1(-q), "q",
+    jax.nn.softplus, _LINEAR_ABOVE)
+silu = _elementwise(
+    "silu", "q = p s, s = 1 / (1 + e⁻ᵖ), σ′ = s (1 + p (1 - s))", _silu, _silu_derivative, "p",
+    jax.nn.silu, _LINEAR_ABOVE)
+gelu = _named(
+    "gelu", "q = p Φ(p), σ′ = Φ(p) + p Φ′(p)", _gelu_fwd, _gelu_bwd, "p",
+    jax.nn.gelu, _LINEAR_ABOVE, ({"approximate": False},),
+    "Φ is the normal distribution function, or, with `approximate` (the default, as in jax.nn), "
+    "½ (1 + tanh √(2/π) (p + 0.044715 p³)).")
+sin = _elementwise(
+    "sin", "q = sin p, σ′ = cos p", jnp.sin, jnp.cos, "p",
+    jnp.sin)
+square = _elementwise(
+    "square", "q = p², σ′ = 2 p", lambda p: p * p, lambda p: 2 * p, "p",
+    jnp.square, {"bottom": _at(0.0, 0.0)})
 # fmt: on

@@ -18,8 +18,9 @@ def softmax_fwd(p: X, *, axis: int = -1) -> tuple[X, X]:
     Forward:     q = e^(p - max p) / Σ e^(p - max p)
     Backward:    p̄ = q ⊙ (q̄ - ⟨q, q̄⟩)
 
-    Derivation. d log q = dp - ⟨q, dp⟩, so dq = q ⊙ (dp - ⟨q, dp⟩) = (Diag(q) - q qᵀ) dp; that matrix is symmetric, and
-    the pullback is the same map applied to q̄. It takes the place of ⊙ σ′ of an elementwise activation.
+    Derivation. d log q = dp - ⟨q, dp⟩, so dq = q ⊙ (dp - ⟨q, dp⟩) = (Diag(q) - q qᵀ) dp; that matrix is
+    symmetric, and the pullback is the same map applied to q̄. It takes the place of ⊙ σ′ of an elementwise
+    activation.
 
     Saves q.
     """

@@ -1,7 +1,7 @@
 """Products: dense layers and matrix multiplication.
 
-Rows are examples: `x: (batch, in)`, `W: (in, out)`, p = x W + b, ∂W = xᵀ δ. (Texts that write columns have p = W x and
-∂W = δ xᵀ; each is the other's transpose.)
+Rows are examples: `x: (batch, in)`, `W: (in, out)`, p = x W + b, ∂W = xᵀ δ. (Texts that write columns have p
+= W x and ∂W = δ xᵀ; each is the other's transpose.)
 """
 
 from jax import numpy as jnp
@@ -25,8 +25,9 @@ def dense_fwd(x: X, w: W, b: B | None = None) -> tuple[P, tuple[X, W, B | None]]
     Forward:     p = x W + b
     Backward:    x̄ = δ Wᵀ      W̄ = Σ xᵀ δ      b̄ = Σ δ      with δ = p̄, sums over all leading axes
 
-    Derivation. dp = dx W + x dW + db, so δ : dp = (δ Wᵀ) : dx + (xᵀ δ) : dW + (1ᵀ δ) : db. The Jacobian with respect to
-    vec W is X ⊗ I when vec stacks rows (`jnp.ravel`), I ⊗ X when it stacks columns; it is never formed.
+    Derivation. dp = dx W + x dW + db, so δ : dp = (δ Wᵀ) : dx + (xᵀ δ) : dW + (1ᵀ δ) : db. The Jacobian with
+    respect to vec W is X ⊗ I when vec stacks rows (`jnp.ravel`), I ⊗ X when it stacks columns; it is never
+    formed.
 
     Saves x, W and b, all alive anyway. Products accumulate in float32 at least and are rounded once.
     """
@@ -36,9 +37,7 @@ def dense_fwd(x: X, w: W, b: B | None = None) -> tuple[P, tuple[X, W, B | None]]
     return p.astype(x.dtype), (x, w, b)
 
 
-def dense_pullback(
-    residuals: tuple[X, W, B | None], p_ct: P
-) -> tuple[X, Factor, Factor | None]:
+def dense_pullback(residuals: tuple[X, W, B | None], p_ct: P) -> tuple[X, Factor, Factor | None]:
     """x̄ = δ Wᵀ, and the factors of W and b."""
     x, w, b = residuals
     check_cotangent("dense", p_ct, (*x.shape[:-1], w.shape[-1]))

@@ -25,13 +25,16 @@ def _logsumexp(z: jax.Array) -> jax.Array:
 
 
 def softmax_cross_entropy_fwd(logits: Logits, labels: Logits) -> tuple[Losses, tuple[Logits, Logits, Lse]]:
-    """Cross-entropy of softmax(z) against a distribution y over the last axis, as `optax.losses.softmax_cross_entropy`.
+    """Cross-entropy of softmax(z) against a distribution y, over the last axis.
 
-    Forward, with L = log Σ eᶻ:    ℓ = Σ y ⊙ (L - z)                       (a term with y = 0 is 0, also at z = -∞)
+    As `optax.losses.softmax_cross_entropy`.
+
+    Forward, with L = log Σ eᶻ:    ℓ = Σ y ⊙ (L - z)                       (a term with y = 0 is 0, also at z
+    = -∞)
     Backward:                      z̄ = (softmax(z) Σy - y) ℓ̄      ȳ = (L - z) ℓ̄
 
-    Derivation. dL = ⟨softmax(z), dz⟩, so dℓ = Σy ⟨softmax(z), dz⟩ - ⟨y, dz⟩ + ⟨L - z, dy⟩. For labels that sum to one this is
-    softmax(z) - y.
+    Derivation. dL = ⟨softmax(z), dz⟩, so dℓ = Σy ⟨softmax(z), dz⟩ - ⟨y, dz⟩ + ⟨L - z, dy⟩. For labels that
+    sum to one this is softmax(z) - y.
 
     Saves z, y and L (one number a row); the softmax is recomputed.
     """
@@ -74,7 +77,9 @@ softmax_cross_entropy = Rule(
 def softmax_cross_entropy_with_integer_labels_fwd(
     logits: Logits, labels: Labels
 ) -> tuple[Losses, tuple[Logits, Labels, Lse]]:
-    """Cross-entropy of softmax(z) against a class index k, as `optax.losses.softmax_cross_entropy_with_integer_labels`.
+    """Cross-entropy of softmax(z) against a class index k.
+
+    As `optax.losses.softmax_cross_entropy_with_integer_labels`.
 
     Forward, with L = log Σ eᶻ:    ℓ = L - z_k
     Backward:                      z̄ = (softmax(z) - e_k) ℓ̄
@@ -127,7 +132,9 @@ softmax_cross_entropy_with_integer_labels = Rule(
 
 
 def sigmoid_binary_cross_entropy_fwd(logits: X, labels: X) -> tuple[X, tuple[X, X]]:
-    """Cross-entropy of sigmoid(z) against probabilities y, elementwise, as `optax.losses.sigmoid_binary_cross_entropy`.
+    """Cross-entropy of sigmoid(z) against probabilities y, elementwise.
+
+    As `optax.losses.sigmoid_binary_cross_entropy`.
 
     Forward:     ℓ = -y log σ(z) - (1 - y) log σ(-z) = log(1 + eᶻ) - y z
     Backward:    z̄ = (σ(z) - y) ℓ̄      ȳ = -z ℓ̄

@@ -17,7 +17,8 @@ def squared_error_fwd(predictions: X, targets: X) -> tuple[X, X]:
     Forward, with r = ŷ - y:     ℓ = r²
     Backward:                    ŷ-cotangent = 2 r ℓ̄      y-cotangent = -2 r ℓ̄
 
-    Derivation. dℓ = 2 r (dŷ - dy). The ½ and the 1/n of the literature are elsewhere: ½ in `l2_loss`, 1/n in the reduction.
+    Derivation. dℓ = 2 r (dŷ - dy). The ½ and the 1/n of the literature are elsewhere: ½ in `l2_loss`, 1/n in
+    the reduction.
 
     Saves r.
     """
@@ -37,14 +38,18 @@ squared_error = Rule(
     squared_error_bwd,
     reference=lambda predictions, targets: jnp.square(predictions - targets),
     domain={"predictions": Normal(2.0), "targets": Normal(2.0)},
-    points={"prediction is the target": Point({"predictions": 3.0, "targets": 3.0}, {"predictions": 0.0, "targets": 0.0})},
+    points={
+        "prediction is the target": Point(
+            {"predictions": 3.0, "targets": 3.0}, {"predictions": 0.0, "targets": 0.0}
+        )
+    },
     formula="ℓ = r², r = ŷ - y; ∂ℓ/∂ŷ = 2 r",
     saves="r",
 )
 
 
 def l2_loss_fwd(predictions: X, targets: X) -> tuple[X, X]:
-    """Half the squared error of every element, as `optax.losses.l2_loss`: the cost of the backpropagation texts.
+    """Half the squared error of every element, as `optax.losses.l2_loss`.
 
     Forward, with r = ŷ - y:     ℓ = ½ r²
     Backward:                    ŷ-cotangent = r ℓ̄      y-cotangent = -r ℓ̄
@@ -69,7 +74,11 @@ l2_loss = Rule(
     l2_loss_bwd,
     reference=lambda predictions, targets: 0.5 * (predictions - targets) ** 2,
     domain={"predictions": Normal(2.0), "targets": Normal(2.0)},
-    points={"prediction is the target": Point({"predictions": 3.0, "targets": 3.0}, {"predictions": 0.0, "targets": 0.0})},
+    points={
+        "prediction is the target": Point(
+            {"predictions": 3.0, "targets": 3.0}, {"predictions": 0.0, "targets": 0.0}
+        )
+    },
     formula="ℓ = ½ r², r = ŷ - y; ∂ℓ/∂ŷ = r",
     saves="r",
 )

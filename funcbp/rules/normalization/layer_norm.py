@@ -30,10 +30,12 @@ def layer_norm_fwd(
 
         x̄ = r (g - ⟨g⟩ - x̂ ⟨g ⊙ x̂⟩)      γ̄ = Σ ȳ ⊙ x̂      β̄ = Σ ȳ
 
-    Derivation. ⟨x - μ⟩ = 0 gives dr = -r² ⟨x̂ ⊙ dx⟩, so dx̂ = r (I - 11ᵀ/n - x̂x̂ᵀ/n) dx, for every ε. That matrix is
+    Derivation. ⟨x - μ⟩ = 0 gives dr = -r² ⟨x̂ ⊙ dx⟩, so dx̂ = r (I - 11ᵀ/n - x̂x̂ᵀ/n) dx, for every ε. That
+    matrix is
     symmetric: the pullback is the same map, applied to g.
 
-    Saves x, γ, β (alive anyway) and μ, r (one number a row); x̂ is recomputed. At a constant row r = ε^(-1/2), x̂ = 0.
+    Saves x, γ, β (alive anyway) and μ, r (one number a row); x̂ is recomputed. At a constant row r =
+    ε^(-1/2), x̂ = 0.
     """
     z = upcast(x)
     mean = _row_mean(z)
