@@ -16,7 +16,7 @@ EPS = float(np.finfo(np.float64).eps)
 
 
 def assert_close(actual: PyTree, expected: PyTree, *, terms: int = 512) -> None:
-    """Same tree, same shapes, and |actual - expected| ≤ terms · ε · max|expected|, entry by entry in each leaf.
+    """Same tree, same shapes, and |actual - expected| ≤ terms · ε · max|expected| in every entry of a leaf.
 
     An entry that sums t products of size s has a rounding error of about t ε s at most; `terms` is that t,
     times what two spellings of a chain of products may differ by. The default, 1.1e-13, is for the small
