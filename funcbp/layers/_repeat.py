@@ -1,5 +1,9 @@
 """`repeat`: equal blocks one after the other, as one scan."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import jax
 from jax import lax
 from jax.tree_util import KeyPath
@@ -8,6 +12,41 @@ from ._chain import output_spec
 from ._layer import Backward, Context, Forward, Layer, PyTree, Visit, in_layer
 
 __all__ = ["repeat"]
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """Arrays of the blocks, each of them once, and how to lay them out.
+
+    Attributes:
+        stacked: arrays of the blocks' own.
+        shared: arrays that every block sees (mask, positions): not stacked.
+        layout: the tree, and for each of its leaves whether it is stacked, and where.
+    """
+
+    stacked: tuple[jax.Array, ...]
+    shared: tuple[jax.Array, ...]
+    layout: tuple[Any, tuple[tuple[bool, int], ...]]
+
+    def tree(self, stacked: Sequence[jax.Array]) -> PyTree:
+        """The tree, with `stacked` (of all blocks, or one block's part) for the blocks' own arrays."""
+        treedef, places = self.layout
+        return treedef.unflatten([(stacked if own else self.shared)[i] for own, i in places])
+
+
+jax.tree_util.register_dataclass(_Saved, data_fields=["stacked", "shared"], meta_fields=["layout"])
+
+
+def _once(tree: PyTree, shared: Sequence[jax.Array]) -> _Saved:
+    # An activation's output is a residual of it and of the layer that reads it: a scan would stack it twice.
+    leaves, treedef = jax.tree.flatten(tree)
+    seen = {id(a): (False, i) for i, a in enumerate(shared)}
+    stacked: list[jax.Array] = []
+    for a in leaves:
+        if id(a) not in seen:
+            seen[id(a)] = (True, len(stacked))
+            stacked.append(a)
+    return _Saved(tuple(stacked), tuple(shared), (treedef, tuple(seen[id(a)] for a in leaves)))
 
 
 def repeat(block: Layer, times: int) -> Layer:
@@ -33,28 +72,33 @@ def repeat(block: Layer, times: int) -> Layer:
 
     def fwd(params: PyTree, state: PyTree, x: PyTree, context: Context) -> Forward:
         keys = None if context.key is None else jax.random.split(context.key, times)
+        shared = tuple(jax.tree.leaves((context.mask, context.positions)))
+        layouts: list[Any] = []
 
         def step(x: PyTree, each: tuple[PyTree, PyTree, jax.Array | None]) -> tuple[PyTree, PyTree]:
             p, s, key = each
             y, s, residuals, activations = block.fwd(p, s, x, context._replace(key=key))
             _check(x, y)
-            return y, (s, residuals, activations)
+            saved = _once((residuals, activations), shared)
+            layouts.append(saved.layout)
+            return y, (s, saved.stacked)
 
         with in_layer(f"the block of a repeat of {times}"):
-            y, (state, residuals, activations) = lax.scan(step, x, (params, state, keys), length=times)
-        return Forward(y, state, residuals, activations)
+            y, (state, stacked) = lax.scan(step, x, (params, state, keys), length=times)
+        residuals, activations = _Saved(stacked, shared, layouts[-1]).tree(stacked)
+        return Forward(y, state, _once(residuals, shared), activations)
 
     def bwd(
-        params: PyTree, residuals: PyTree, y_ct: PyTree, visit: Visit, aux: PyTree, path: KeyPath
+        params: PyTree, residuals: _Saved, y_ct: PyTree, visit: Visit, aux: PyTree, path: KeyPath
     ) -> Backward:
-        def step(ct: PyTree, each: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        def step(ct: PyTree, each: tuple[PyTree, Sequence[jax.Array], PyTree]) -> tuple[PyTree, PyTree]:
             p, r, a = each
-            collected, cotangents, ct = block.bwd(p, r, ct, visit, a, path)
+            collected, cotangents, ct = block.bwd(p, residuals.tree(r), ct, visit, a, path)
             return ct, (collected, cotangents)
 
         with in_layer(f"the block of a repeat of {times}"):
             x_ct, (collected, cotangents) = lax.scan(
-                step, y_ct, (params, residuals, aux), reverse=True, length=times
+                step, y_ct, (params, residuals.stacked, aux), reverse=True, length=times
             )
         return Backward(collected, cotangents, x_ct)
 
