@@ -145,7 +145,7 @@ def backprop(
         computed = params if precision.compute is None else _cast(params, precision.compute)
         inputs = x if precision.compute is None else _cast(x, precision.compute)
         forward: Forward = network.fwd(computed, state, inputs, context)
-        values, loss_pullback = evaluate(jax.tree.map(upcast, forward.y), y)
+        values, loss_pullback = evaluate(_upcast(forward.y), _upcast(y))
         scale = _scale(values, weights, total)
         value = jnp.sum(scale * upcast(values))
         y_ct = jax.tree.map(
@@ -231,7 +231,7 @@ def predict(network: Layer, *, precision: Precision | None = None) -> Callable[.
             params, x = _cast((params, x), precision.compute)
         with _matmul_precision(precision.matmul):
             y = network.fwd(params, state, x, Context(None, False, mask, positions)).y
-        return jax.tree.map(lambda a: upcast(a) if jnp.issubdtype(a.dtype, jnp.floating) else a, y)
+        return _upcast(y)
 
     return outputs
 
@@ -308,6 +308,10 @@ def _weights(weights: jax.Array | None, x: PyTree) -> jax.Array:
 
 def _cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
     return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+
+
+def _upcast(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda a: upcast(a) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
 
 
 def _restored(x_ct: PyTree, x: PyTree) -> PyTree:
