@@ -1,0 +1,68 @@
+"""What touches JAX's non-public surface, in one place: jaxprs as data, and differences between versions."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
+
+__all__ = [
+    "ClosedJaxpr",
+    "Jaxpr",
+    "JaxprEqn",
+    "Literal",
+    "bind",
+    "called",
+    "enable_x64",
+    "jaxpr_as_fun",
+    "quick_jit",
+]
+
+# Primitives that are a call and nothing else, under their names in all supported versions.
+_CALLS = frozenset(
+    {
+        "checkpoint",
+        "closed_call",
+        "core_call",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_vjp_call_jaxpr",
+        "jit",
+        "pjit",
+        "remat",
+        "remat2",
+    }
+)
+
+
+def enable_x64(enabled: bool = True) -> AbstractContextManager[Any]:
+    """A context in which 64-bit types are on (or off), whatever the user's setting is."""
+    return jax.enable_x64(enabled)
+
+
+def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit` for what runs only a few times: compiled faster, to slower code."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def bind(equation: JaxprEqn, values: Sequence[Any]) -> list[Any]:
+    """The outputs of one equation of a jaxpr, applied to other values."""
+    parameters = equation.primitive.get_bind_params(equation.params)
+    # Until jax 0.8 a pair: functions to call, and the parameters.
+    functions, parameters = parameters if isinstance(parameters, tuple) else ((), parameters)
+    outputs = equation.primitive.bind(*functions, *values, **parameters)
+    return list(outputs) if equation.primitive.multiple_results else [outputs]
+
+
+def called(equation: JaxprEqn) -> ClosedJaxpr | None:
+    """The function that a call (jit, remat, custom_jvp, custom_vjp) calls; None for every other primitive."""
+    if equation.primitive.name not in _CALLS:
+        return None
+    for key in ("call_jaxpr", "jaxpr", "fun_jaxpr"):
+        inner = equation.params.get(key)
+        if isinstance(inner, ClosedJaxpr):
+            return inner
+        if isinstance(inner, Jaxpr):
+            return ClosedJaxpr(inner, ())
+    return None

@@ -1,0 +1,169 @@
+"""The ways to call a rule, and the truth for each: what is computed, without any judgement."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+from jax import numpy as jnp
+
+from .._compat import quick_jit
+from .._rule import Rule
+from ..domains import AwayFrom, Normal, Positive
+from ._cases import Variant
+from ._montecarlo import monte_carlo
+from ._oracles import vjp_of
+
+__all__ = ["Frozen", "candidate", "truth_of"]
+
+
+class Frozen:
+    """A variant as a cache key: by its reference and present arguments, so that clones of a rule share."""
+
+    def __init__(self, variant: Variant) -> None:
+        self.variant = variant
+        self.key = (
+            variant.rule.reference,
+            tuple(variant.statics.items()),
+            tuple(a.name for a in variant.present),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frozen) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@functools.lru_cache(maxsize=256)
+def truth_of(frozen: Frozen, deep: bool) -> Callable[..., Any]:
+    """Value and spread of what is compared, for stacked examples: `(args, cotangent)`, with tangents if
+    deep, `-> ...`."""
+    variant = frozen.variant
+    statics = dict(variant.statics)
+
+    def reference(*given: Any) -> Any:
+        return variant.rule.reference(*variant.all_arguments(given), **statics)
+
+    if deep:
+        pull = functools.partial(vjp_of, reference)
+        return quick_jit(
+            jax.vmap(monte_carlo(functools.partial(_deep, variant, reference, pull)), (None, 0, 0, 0))
+        )
+    return quick_jit(jax.vmap(monte_carlo(functools.partial(_first, variant, reference)), (None, 0, 0)))
+
+
+def _named(variant: Variant, cotangents: Any) -> dict[str, Any]:
+    pairs = zip(variant.present, cotangents, strict=True)
+    return {f"{a.name}_ct": ct for a, ct in pairs if a.differentiable}
+
+
+def _first(variant: Variant, function: Callable[..., Any], args: Any, cotangent: Any) -> dict[str, Any]:
+    """Value and cotangents, by name."""
+    out, cotangents = vjp_of(function, args, cotangent)
+    return {"out": out, **_named(variant, cotangents)}
+
+
+def _deep(
+    variant: Variant,
+    function: Callable[..., Any],
+    pull: Callable[[Any, Any], tuple[Any, Any]],
+    args: Any,
+    cotangent: Any,
+    tangents: Any,
+) -> dict[str, dict[str, Any]]:
+    """The derivative of the backward pass `pull` along a tangent, and `function` between two other
+    functions."""
+    floating = [a.differentiable for a in variant.present]
+    # Where a domain is bounded, a layer below must not leave it.
+    unbounded = [
+        isinstance(variant.rule.domain[a.name], AwayFrom | Normal | Positive) for a in variant.present
+    ]
+
+    def backward(*values: Any) -> Any:
+        given = iter(values)
+        return _named(
+            variant,
+            pull([next(given) if f else x for f, x in zip(floating, args, strict=True)], cotangent)[1],
+        )
+
+    primals = tuple(x for f, x in zip(floating, args, strict=True) if f)
+    second = jax.jvp(backward, primals, tuple(tangents))[1]
+
+    def composed(*given: Any) -> Any:
+        below = [x + x * x / 8 if free else x for free, x in zip(unbounded, given, strict=True)]
+        return jax.tree.map(lambda y: jnp.sqrt(1 + y * y), function(*below))
+
+    return {"second": second, "composed": _named(variant, vjp_of(composed, tuple(args), cotangent)[1])}
+
+
+@functools.lru_cache(maxsize=64)
+def candidate(
+    rule: Rule, frozen: Frozen
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """The rule under test, in all the ways it can be called.
+
+    Returns:
+        Three functions of arguments and cotangents: for stacked examples one by one, under vmap and through
+        the callable; for fewer, with tangents, everything deeper; and for a single example without jit.
+    """
+    variant = replace(frozen.variant, rule=rule)
+    statics = dict(variant.statics)
+
+    def pull(given: Any, cotangent: Any) -> tuple[Any, Any]:
+        out, residuals = rule.fwd(*variant.all_arguments(given), **statics)
+        cotangents = dict(
+            zip(
+                (a.name for a in rule.signature.arguments),
+                rule.bwd(residuals, cotangent, **statics),
+                strict=True,
+            )
+        )
+        return out, tuple(cotangents[a.name] for a in variant.present)
+
+    def once(given: Any, cotangent: Any) -> dict[str, Any]:
+        out, cotangents = pull(given, cotangent)
+        return {"out": out, **_named(variant, cotangents)}
+
+    def called(*given: Any) -> Any:
+        return rule(*variant.all_arguments(given), **statics)
+
+    def primal(*given: Any) -> Any:
+        return rule.primal(*variant.all_arguments(given), **statics)
+
+    def run(args: Any, cotangent: Any) -> dict[str, Any]:
+        by_grad = functools.partial(_first, variant, called)
+        return {
+            "one by one": jax.lax.map(lambda x: once(*x), (args, cotangent)),
+            "vmap": jax.vmap(once)(args, cotangent),
+            "grad": jax.vmap(by_grad)(args, cotangent),
+        }
+
+    def further(args: Any, cotangent: Any, tangents: Any) -> dict[str, Any]:
+        by_grad = functools.partial(_first, variant, called)
+        first = jax.tree.map(lambda x: x[0], args)
+        floating = tuple(i for i, a in enumerate(variant.present) if a.differentiable)
+        jacobians = {}
+        # XLA on CPU lacks some of the 16-bit products with a float32 result that a batch of them turns into.
+        if hasattr(cotangent, "shape") and cotangent.dtype.itemsize > 2:
+            for mode, transform, function in (
+                ("reverse", jax.jacrev, called),
+                ("forward", jax.jacfwd, primal),
+            ):
+                rows = transform(function, floating)(*first)
+                jacobians[mode] = _named_jacobians(variant, rows, cotangent.ndim - 1)
+        return {
+            "scan": jax.lax.map(lambda x: by_grad(*x), (args, cotangent)),
+            **jax.vmap(functools.partial(_deep, variant, called, pull))(args, cotangent, tangents),
+            "jacobians": jacobians,
+        }
+
+    return jax.jit(run), jax.jit(further), once
+
+
+def _named_jacobians(variant: Variant, jacobian: Any, out_ndim: int) -> dict[str, Any]:
+    return {
+        f"{name}_ct": j.reshape(-1, *j.shape[out_ndim:])
+        for name, j in zip(variant.names, jacobian, strict=True)
+    }

@@ -1,0 +1,289 @@
+"""Checking a rule: every property of a backward pass that can be had from its signature, domain and
+reference."""
+
+import functools
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax.typing import DTypeLike
+
+from .._compat import enable_x64
+from .._rule import Rule
+from ._bounds import allowance, round_tree
+from ._calls import Frozen, candidate, truth_of
+from ._cases import Cases, Sizes, Variant, axis_sizes, cases, cyclic, draw, point_kind, variants
+from ._collect import BASE, Collector
+from ._compare import compare
+from ._contract import contract_findings, specs
+from ._oracles import finite_differences, magnitude, vjp_of
+from ._report import Cause, Finding, Report
+
+__all__ = ["assert_rule", "check_rule"]
+
+Tier = Literal["default", "long"]
+
+_DEEP = 8  # examples for what costs more: second order, composition
+_DEEP_PARTS = {"second": "the derivative of the backward pass", "composed": "between two other functions"}
+_STARS = ((2, 3), (), (4,), (1,), (0,), (1, 1))
+
+
+def check_rule(
+    rule: Rule,
+    *,
+    dtypes: tuple[DTypeLike, ...] = ("float64", "float32"),
+    tier: Tier = "default",
+    seed: int = 0,
+    examples: int = 64,
+) -> Report:
+    """Check a rule against `jax.vjp` of its reference in float64, element by element, and everything around
+    it.
+
+    Checked for all settings, with optional arguments and without: tree, None, shape and dtype of the
+    cotangents, over several shapes (empty and size-one axes too); value and cotangents at random inputs, at
+    random, zero and huge cotangents, at extreme magnitudes and at all named points; linearity in the
+    cotangent; the same without jit, under vmap, under scan, through `jax.grad` of the callable and with a
+    layer above and below; Jacobians, reverse and forward mode; the derivative of the backward pass; and the
+    reference itself against central differences. Stops at the first combination of setting and dtype in
+    which something is wrong.
+
+    Args:
+        rule: the rule.
+        dtypes: to compute in; inputs are rounded to each.
+        tier: `"long"` compares values over many shapes (about ten times the work), not only one.
+        seed: of everything that is drawn.
+        examples: random inputs for each combination.
+
+    Returns:
+        A Report; mistakes in the rule are findings in it, not exceptions.
+
+    >>> from funcbp import rules
+    >>> check_rule(rules.square, examples=4).verdict
+    'right'
+    """
+    collector = Collector(rule, seed)
+    with enable_x64(), jax.default_matmul_precision("highest"), np.errstate(all="ignore"):
+        for step in _steps(rule, dtypes, tier, seed, examples, collector):
+            step()
+            if collector.findings:
+                break
+    return collector.report(dtypes)
+
+
+def assert_rule(rule: Rule, **options: Any) -> None:
+    """Raise `AssertionError` with the report of `check_rule(rule, **options)` unless it is right."""
+    check_rule(rule, **options).raise_if_failed()
+
+
+def _steps(
+    rule: Rule, dtypes: tuple[DTypeLike, ...], tier: Tier, seed: int, examples: int, collector: Collector
+) -> Iterator[Callable[[], None]]:
+    every = tier == "long"
+    for variant in variants(rule, every):
+        for star in _STARS:
+            for named in ((5, 7, 3, 11), (1,)):
+                for dtype in dtypes:
+                    sizes = axis_sizes(rule, star, named)
+                    yield functools.partial(_contract, variant, sizes, dtype, collector)
+        shapes = [axis_sizes(rule)]
+        if every:
+            shapes += [axis_sizes(rule, star) for star in _STARS[1:]]
+            shapes += [axis_sizes(rule, (3,), named) for named in ((1,), (2,), (33, 17, 9, 4))]
+        for sizes in shapes:
+            yield functools.partial(_reference, variant, sizes, seed, collector)
+            for dtype in dtypes:
+                deep = every or (
+                    variant.present == rule.signature.arguments and dtype is dtypes[0] and not variant.statics
+                )
+                yield functools.partial(_values, variant, sizes, dtype, seed, examples, collector, deep)
+
+
+def _contract(variant: Variant, sizes: Sizes, dtype: DTypeLike, collector: Collector) -> None:
+    collector.add_findings(contract_findings(variant, sizes, dtype))
+
+
+def _reference(variant: Variant, sizes: Sizes, seed: int, collector: Collector) -> None:
+    shape = tuple(sorted(sizes.items()))
+    collector.add_findings(
+        _reference_findings(
+            variant.rule.reference, Frozen(variant), tuple(variant.statics.items()), shape, seed
+        )
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _reference_findings(
+    reference: Callable[..., Any],
+    frozen: Frozen,
+    statics: tuple[tuple[str, Hashable], ...],
+    sizes: tuple[tuple[str, Any], ...],
+    seed: int,
+) -> tuple[Finding, ...]:
+    variant = frozen.variant
+    rng = np.random.default_rng(seed)
+    args = tuple(x[0] for x in draw(variant, dict(sizes), rng, 1))
+
+    def function(*given: Any) -> Any:
+        return reference(*variant.all_arguments(given), **dict(statics))
+
+    out = jax.eval_shape(function, *args)
+    cotangent = jax.tree.map(lambda o: rng.standard_normal(o.shape), out)
+    estimate, error = finite_differences(function, args, cotangent)
+    truth = jax.device_get(jax.jit(lambda a, c: vjp_of(function, a, c)[1])(args, cotangent))
+    named = [f"{a.name}_ct" for a in variant.present]
+    found = compare(
+        *(dict(zip(named, x, strict=True)) for x in (truth, estimate, error)),
+        cause=Cause.REFERENCE,
+        situation="float64, central differences of the reference",
+    )
+    return found.findings
+
+
+def _values(
+    variant: Variant,
+    sizes: Sizes,
+    dtype: DTypeLike,
+    seed: int,
+    examples: int,
+    collector: Collector,
+    deep: bool,
+) -> None:
+    spec = specs(variant, sizes, "float64")
+    out = jax.eval_shape(
+        lambda *a: variant.rule.reference(*variant.all_arguments(a), **variant.statics), *spec
+    )
+    made = cases(variant, sizes, dtype, seed, examples, out)
+    truth, spread = jax.device_get(truth_of(Frozen(variant), False)(0, made.args, made.cotangent))
+    scale = magnitude((made.args, made.cotangent), 1)
+    bound = allowance(truth, spread, dtype, scale)
+    run, further, once = candidate(variant.rule, Frozen(variant))
+    args, cotangent = _typed((made.args, made.cotangent), dtype)
+    got = jax.device_get(run(args, cotangent))
+    check = functools.partial(_compared, collector, variant, made, dtype)
+
+    wrong = check(BASE, Cause.VALUE, got[BASE], truth, bound)
+    _linear(collector, variant, made, dtype, got[BASE], bound)
+    _points(collector, variant, made, dtype, got[BASE], bound)
+    check("under vmap", Cause.VMAP_DIFFERS, got["vmap"], truth, bound, skip=wrong)
+    check("jax.vjp of the callable", Cause.GRAD_DIFFERS, got["grad"], truth, bound, skip=wrong)
+    collector.count(variant, made, dtype)
+    if not deep or wrong:
+        return
+
+    few = functools.partial(jax.tree.map, lambda x: x[: min(_DEEP, examples)])
+    rng = np.random.default_rng(seed + 1)
+    tangents = round_tree(
+        [rng.standard_normal(x.shape) for x in few(made.args) if x.dtype == np.float64], dtype
+    )
+    deep_truth, deep_spread = jax.device_get(
+        truth_of(Frozen(variant), True)(0, few(made.args), few(made.cotangent), tangents)
+    )
+    deep_bound = allowance(deep_truth, deep_spread, dtype, few(scale) ** 2)
+    got = jax.device_get(further(few(args), few(cotangent), _typed(tangents, dtype)))
+    check("jax.vjp in a scan", Cause.GRAD_DIFFERS, got["scan"], few(truth), few(bound))
+    for part, cause in (("second", Cause.SECOND_ORDER), ("composed", Cause.COMPOSED)):
+        check(_DEEP_PARTS[part], cause, got[part], deep_truth[part], deep_bound[part])
+    rows = made.where("basis")
+    for mode, jacobian in got["jacobians"].items():
+        pick = ({n: x[n][rows] for n in jacobian} for x in (truth, bound))
+        check(f"Jacobian, {mode} mode", Cause.JACOBIAN, jacobian, *pick)
+    one = functools.partial(jax.tree.map, lambda x: x[:1])
+    eager = jax.device_get(once(*jax.tree.map(lambda x: jnp.asarray(x[0]), (args, cotangent))))
+    check("without jit", Cause.JIT_DIFFERS, jax.tree.map(lambda x: x[None], eager), one(truth), one(bound))
+
+
+def _typed(tree: Any, dtype: DTypeLike) -> Any:
+    return jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)) if x.dtype == np.float64 else x, tree)
+
+
+def _compared(
+    collector: Collector,
+    variant: Variant,
+    made: Cases,
+    dtype: DTypeLike,
+    what: str,
+    cause: Cause,
+    actual: dict[str, Any],
+    truth: dict[str, Any],
+    bound: dict[str, Any],
+    skip: frozenset[str] = frozenset(),
+) -> frozenset[str]:
+    """Compare named results of stacked examples; returns the names of wrong ones, `skip` among them."""
+    length = len(next(iter(jax.tree.leaves(truth))))
+    judged = np.ones(length, bool)
+    for label, point in variant.rule.points.items():
+        if not point.agrees and length == len(made.kinds):
+            judged[made.where(point_kind(label))] = False
+    wrong = set(skip)
+    for name in truth.keys() - skip:
+        of = Cause.PRIMAL_DIFFERS if name == "out" and cause is Cause.VALUE else cause
+        pick = functools.partial(jax.tree.map, lambda x: np.asarray(x)[judged])
+        found = compare(
+            *({name: pick(x[name])} for x in (actual, truth, bound)), dtype=dtype, cause=of, batch_axes=1
+        )
+        collector.add(variant, made, dtype, what, found, np.flatnonzero(judged))
+        if found.findings:
+            wrong.add(name)
+    return frozenset(wrong)
+
+
+def _linear(
+    collector: Collector,
+    variant: Variant,
+    made: Cases,
+    dtype: DTypeLike,
+    actual: dict[str, Any],
+    bound: dict[str, Any],
+) -> None:
+    a, b, both = made.where("sum")
+    for name in (n for n in actual if n != "out"):
+        x, allowed = np.asarray(actual[name], np.float64), np.asarray(bound[name])
+        found = compare(
+            {name: x[both][None]},
+            {name: (x[a] + x[b])[None]},
+            {name: (allowed[a] + allowed[b] + allowed[both])[None]},
+            cause=Cause.NOT_LINEAR,
+            batch_axes=1,
+        )
+        collector.add(
+            variant, made, dtype, "the cotangents of a sum and of its terms", found, np.array([both])
+        )
+
+
+def _points(
+    collector: Collector,
+    variant: Variant,
+    made: Cases,
+    dtype: DTypeLike,
+    actual: dict[str, Any],
+    bound: dict[str, Any],
+) -> None:
+    """The stated convention: cotangents for a cotangent of ones, and finite wherever they are stated."""
+    if variant.statics:
+        return
+    for label, point in variant.rule.points.items():
+        ones, other = made.where(point_kind(label))
+        for argument, value in point.expected.items():
+            name = f"{argument}_ct"
+            if name not in actual:
+                continue
+            x = np.asarray(actual[name], np.float64)
+            expected = cyclic(value, x[ones][None].shape)
+            # For a cotangent of ones the scale is one; where the oracle is exact its bound is tighter.
+            stated = allowance(expected, np.maximum(np.abs(expected), 1.0), dtype)
+            allowed = np.minimum(stated, bound[name][ones][None])
+            found = compare({name: x[ones][None]}, {name: expected}, {name: allowed}, cause=Cause.CONVENTION)
+            found = replace(
+                found,
+                findings=tuple(
+                    replace(f, message=f"{f.message} {point.why}".strip()) for f in found.findings
+                ),
+            )
+            collector.add(variant, made, dtype, f"the convention at {label!r}", found, np.array([ones]))
+            finite = {name: np.where(np.isfinite(x[other]), 0.0, np.nan)[None]}
+            zero = {name: np.zeros((1, *x[other].shape))}
+            found = compare(finite, zero, zero)
+            collector.add(variant, made, dtype, f"the convention at {label!r}", found, np.array([other]))
