@@ -85,7 +85,7 @@ def round_tree(tree: Any, dtype: DTypeLike) -> Any:
 
     def one(x: Any) -> np.ndarray:
         x = np.asarray(x)
-        if not np.issubdtype(x.dtype, np.floating):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
             return x
         with np.errstate(all="ignore"):
             return x.astype(jnp.dtype(dtype)).astype(np.float64)

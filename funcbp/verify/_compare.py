@@ -163,6 +163,9 @@ def _finding(
 ) -> tuple[Finding, tuple[int, ...]]:
     with np.errstate(all="ignore"):
         excess = np.where(wrong, error / np.where(b > 0, b, np.finfo(np.float64).tiny), -1)
+    infinite = wrong & ~np.isfinite(a)
+    if 2 * infinite.sum() < wrong.sum():  # most are plainly wrong: that says more than the NaNs do
+        excess = np.where(infinite, -1, excess)
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(excess)), t.shape))
     many = f"{int(wrong.sum())} of {t.size} elements"
     if not np.isfinite(a[index]):

@@ -207,7 +207,9 @@ def _rounded(exact: Any, noisy: Any, noise: _Noise, factor: float = 1.0) -> _Pai
     """`noisy` with one rounding more."""
     if not _inexact(exact):
         return _Pair(exact, exact)
-    return _Pair(exact, noisy * (1 + factor * AMPLITUDE * noise.draw(*jnp.shape(exact))))
+    # In a function that computes in less than float64 itself, the noise may be lost: its dtypes come first.
+    rounded = noisy * (1 + factor * AMPLITUDE * noise.draw(*jnp.shape(exact)))
+    return _Pair(exact, rounded.astype(jnp.result_type(exact)))
 
 
 def _evaluate(closed: ClosedJaxpr, pairs: Sequence[_Pair], noise: _Noise) -> list[_Pair]:
@@ -269,7 +271,8 @@ def _summed(name: str, equation: JaxprEqn, inputs: list[_Pair], pair: _Pair, noi
     products = float(len(inputs) > 1)
     partial = math.sqrt(1 + (n - 1) / 3) * pair.exact * noise.draw(*jnp.shape(pair.exact))
     terms = math.sqrt(products + (n - 1) / 6) * size * noise.draw(*jnp.shape(pair.exact))
-    return _Pair(pair.exact, pair.noisy + AMPLITUDE * (partial + terms))
+    summed = pair.noisy + AMPLITUDE * (partial + terms)
+    return _Pair(pair.exact, summed.astype(jnp.result_type(pair.exact)))
 
 
 def _terms(name: str, equation: JaxprEqn) -> int:

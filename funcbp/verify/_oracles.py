@@ -148,7 +148,7 @@ def finite_differences(
     """
     leaves, tree = jax.tree.flatten(args)
     leaves = [np.asarray(x) for x in leaves]
-    floating = [i for i, x in enumerate(leaves) if np.issubdtype(x.dtype, np.floating)]
+    floating = [i for i, x in enumerate(leaves) if jnp.issubdtype(x.dtype, jnp.floating)]
     flat = np.concatenate([leaves[i].astype(np.float64).ravel() for i in floating] or [np.zeros(0)])
     steps = _STEP * np.maximum(np.abs(flat), 1.0)
 

@@ -82,6 +82,7 @@ def _steps(
     rule: Rule, dtypes: tuple[DTypeLike, ...], tier: Tier, seed: int, examples: int, collector: Collector
 ) -> Iterator[Callable[[], None]]:
     every = tier == "long"
+    first = next(variants(rule, every))
     for variant in variants(rule, every):
         for star in _STARS:
             for named in ((5, 7, 3, 11), (1,)):
@@ -95,9 +96,7 @@ def _steps(
         for sizes in shapes:
             yield functools.partial(_reference, variant, sizes, seed, collector)
             for dtype in dtypes:
-                deep = every or (
-                    variant.present == rule.signature.arguments and dtype is dtypes[0] and not variant.statics
-                )
+                deep = every or (variant == first and dtype is dtypes[0])
                 yield functools.partial(_values, variant, sizes, dtype, seed, examples, collector, deep)
 
 

@@ -63,8 +63,10 @@ softmax_cross_entropy = Rule(
     points={
         "equal logits": Point({"logits": 2.0}),
         "saturated": Point({"logits": (1e4, 0.0)}),
+        "labels that do not sum to one": Point({"labels": (0.5, 2.0)}),
         "impossible class": Point(
             {"logits": (0.0, -float("inf")), "labels": (1.0, 0.0)},
+            {"logits": 0.0},
             agrees=False,
             why="0 log 0 is 0 here; optax gives NaN",
         ),
