@@ -365,7 +365,8 @@ def _check_call(params: PyTree, x: PyTree, y: PyTree, frozen: Frozen) -> None:
     for what, tree in (("x", x), ("y", y)):
         if any(a.ndim == 0 for a in jax.tree.leaves(tree)) or not jax.tree.leaves(tree):
             raise ValueError(
-                f"backprop: `{what}` must be arrays whose first axis is the batch, got {tree!r}."
+                f"backprop: `{what}` must be an array, or a tree of arrays, whose first axis is the batch; got "
+                f"{jax.tree.map(describe, tree)}. A list of numbers is a tree of them: use jnp.asarray({what})."
             )
     sizes = {a.shape[0] for a in jax.tree.leaves((x, y))}
     if len(sizes) > 1:

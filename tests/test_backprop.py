@@ -409,6 +409,11 @@ def call(network=None, loss=CROSS_ENTROPY, args=None, options=None, **arrays):
         (lambda: call(args=lambda p, x, y: (p, x, y[:5])), ValueError, "the same first axis, the batch"),
         (lambda: call(args=lambda p, x, y: (p, x[0, 0], y)), ValueError, "first axis is the batch"),
         (
+            lambda: call(args=lambda p, x, y: (p, x[0].tolist(), y)),
+            ValueError,
+            "A list of numbers is a tree of them",
+        ),
+        (
             lambda: call(args=lambda p, x, y: (p, x[:, :6], y)),
             ValueError,
             r"expected \(in, out\) with in = 6",
