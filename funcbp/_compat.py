@@ -17,6 +17,7 @@ __all__ = [
     "enable_x64",
     "jaxpr_as_fun",
     "quick_jit",
+    "shapes",
 ]
 
 # Primitives that are a call and nothing else, under their names in all supported versions.
@@ -53,6 +54,11 @@ def bind(equation: JaxprEqn, values: Sequence[Any]) -> list[Any]:
     functions, parameters = parameters if isinstance(parameters, tuple) else ((), parameters)
     outputs = equation.primitive.bind(*functions, *values, **parameters)
     return list(outputs) if equation.primitive.multiple_results else [outputs]
+
+
+def shapes(equation: JaxprEqn) -> list[tuple[int, ...]]:
+    """The shape of every operand of an equation."""
+    return [tuple(getattr(atom.aval, "shape", ())) for atom in equation.invars]
 
 
 def called(equation: JaxprEqn) -> ClosedJaxpr | None:

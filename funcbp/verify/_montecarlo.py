@@ -277,7 +277,7 @@ def _summed(name: str, equation: JaxprEqn, inputs: list[_Pair], pair: _Pair, noi
 
 def _terms(name: str, equation: JaxprEqn) -> int:
     """How many terms are added up for one element of a sum."""
-    shapes = [atom.aval.shape for atom in equation.invars]
+    shapes = _compat.shapes(equation)
     parameters = equation.params
     if name == "dot_general":
         (contracted, _), _ = parameters["dimension_numbers"]

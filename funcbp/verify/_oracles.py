@@ -153,7 +153,8 @@ def finite_differences(
     steps = _STEP * np.maximum(np.abs(flat), 1.0)
 
     def projected(values: jax.Array) -> tuple[jax.Array, jax.Array]:
-        given, start = list(leaves), 0
+        given: list[Any] = list(leaves)
+        start = 0
         for i in floating:
             given[i] = values[start : start + leaves[i].size].reshape(leaves[i].shape)
             start += leaves[i].size

@@ -187,8 +187,8 @@ def _values(
         check(_DEEP_PARTS[part], cause, got[part], deep_truth[part], deep_bound[part])
     rows = made.where("basis")
     for mode, jacobian in got["jacobians"].items():
-        pick = ({n: x[n][rows] for n in jacobian} for x in (truth, bound))
-        check(f"Jacobian, {mode} mode", Cause.JACOBIAN, jacobian, *pick)
+        true, allowed = ({n: x[n][rows] for n in jacobian} for x in (truth, bound))
+        check(f"Jacobian, {mode} mode", Cause.JACOBIAN, jacobian, true, allowed)
     one = functools.partial(jax.tree.map, lambda x: x[:1])
     eager = jax.device_get(once(*jax.tree.map(lambda x: jnp.asarray(x[0]), (args, cotangent))))
     check("without jit", Cause.JIT_DIFFERS, jax.tree.map(lambda x: x[None], eager), one(truth), one(bound))

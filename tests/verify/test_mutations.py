@@ -204,7 +204,7 @@ MUTANTS: dict[str, tuple[Rule, Bwd, str, Cause]] = {
         "logits_ct",
         Cause.VALUE,
     ),
-    "cross entropy: Σy missing": (
+    "cross entropy: sum of y missing": (
         XENT,
         cross_entropy_with(lambda q, y, ct: (q - y) * ct),
         "logits_ct",
@@ -234,14 +234,14 @@ MUTANTS: dict[str, tuple[Rule, Bwd, str, Cause]] = {
         "logits_ct",
         Cause.NONFINITE,
     ),
-    "sigmoid: σ′ at q for p": (
+    "sigmoid: slope at q for p": (
         rules.sigmoid,
         lambda q, ct: rules.sigmoid.bwd(jax.nn.sigmoid(q), ct),
         "p_ct",
         Cause.VALUE,
     ),
-    "relu: σ′(0) = 1": (rules.relu, lambda q, ct: (jnp.where(q >= 0, ct, 0),), "p_ct", Cause.VALUE),
-    "relu: σ′(0) = ½": (
+    "relu: slope 1 at 0": (rules.relu, lambda q, ct: (jnp.where(q >= 0, ct, 0),), "p_ct", Cause.VALUE),
+    "relu: slope 0.5 at 0": (
         rules.relu,
         lambda q, ct: (jnp.where(q > 0, ct, 0) + jnp.where(q == 0, ct / 2, 0),),
         "p_ct",
@@ -271,7 +271,7 @@ MUTANTS: dict[str, tuple[Rule, Bwd, str, Cause]] = {
     ),
     "softmax: no inner term": (rules.softmax, softmax_without_inner_term, "p_ct", Cause.VALUE),
     "softmax: always the last axis": (rules.softmax, softmax_over_the_last_axis, "p_ct", Cause.VALUE),
-    "l2_loss: ½ forgotten": (
+    "l2_loss: one half forgotten": (
         rules.l2_loss,
         changed(rules.l2_loss, 0, lambda x: 2 * x),
         "predictions_ct",
