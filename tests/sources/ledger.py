@@ -11,4 +11,13 @@ NOT_TESTED: dict[str, str] = {
     "S0-47": "text around the thread, nothing to compute",
     "S1-34": "what the question is about, in words; its answers are S1-07 and S1-08",
     "S1-35": "text around the thread, nothing to compute",
+    "S2-001": "why the subject matters, in words",
+    "S2-012": "synonyms of cost, and what n and Σ mean",
+    "S2-015": "a sentence about the notation C[w]",
+    "S2-032": "what the reader should know",
+    "S2-035": "a question about brains",
+    "S2-078": "the way to the next section, in words",
+    "S2-082": "why nonlinear functions are wanted, in words",
+    "S2-145": "brackets and line ends lost in the text; the formulas are under their own ids",
+    "S2-148": "a programme, which the rules that follow carry out; those are under their own ids",
 }
