@@ -1,19 +1,19 @@
 """`backprop`: loss and network to value, gradients, δ's and whatever else is to be had in the same sweep."""
 
-import contextlib
 import functools
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
 from jax import lax
 from jax import numpy as jnp
 from jax.tree_util import KeyPath
-from jax.typing import DTypeLike
 
+from ._frozen import Frozen, check_frozen, frozen_predicate
 from ._loss import LossLike, as_loss
 from ._numerics import upcast
+from ._precision import Precision, upcast_tree
+from ._reduction import example_weights, value_cotangent
 from ._signature import describe
 from .factors import Factor
 from .layers import Context, Delta, Forward, Layer
@@ -23,24 +23,7 @@ __all__ = ["Precision", "Sweep", "backprop", "predict", "value_and_grad"]
 
 PyTree = Any
 Reduction = Literal["mean", "sum"]
-Frozen = Collection[str] | Callable[[str], bool]
 COLLECTIBLE = ("activations", "cotangents", "deltas", "per_example")
-
-
-@dataclass(frozen=True)
-class Precision:
-    """What a network computes in; parameters and their gradients keep the parameters' own dtype.
-
-    Attributes:
-        compute: dtype of parameters and floating inputs inside the network (`"bfloat16"`); None: as they
-            come. Losses, statistics and every accumulation are in float32 at least, so float32 parameters get
-            float32 gradients.
-        matmul: `jax.default_matmul_precision` for the products (`"highest"` for reference quality); None:
-            JAX's default.
-    """
-
-    compute: DTypeLike | None = None
-    matmul: str | None = None
 
 
 class Sweep(NamedTuple):
@@ -122,7 +105,7 @@ def backprop(
     _check_options(network, collect, reduction, microbatches, visit)
     evaluate = as_loss(loss)
     precision = precision or Precision()
-    is_frozen = _predicate(frozen)
+    is_frozen = frozen_predicate(frozen)
 
     def contraction(
         path: KeyPath, parameter: jax.Array, factor: Factor, aux_leaf: PyTree
@@ -130,7 +113,7 @@ def backprop(
         seen = None if visit is None else visit(path, parameter, factor, aux_leaf)
         if is_frozen(path_string(path)):
             return jnp.zeros(parameter.shape, upcast(parameter).dtype), seen
-        return factor.gradient(), seen
+        return upcast(factor.gradient()), seen
 
     def one_sweep(
         params: PyTree,
@@ -142,11 +125,10 @@ def backprop(
         context: Context,
         aux: PyTree,
     ) -> Sweep:
-        computed = params if precision.compute is None else _cast(params, precision.compute)
-        inputs = x if precision.compute is None else _cast(x, precision.compute)
-        forward: Forward = network.fwd(computed, state, inputs, context)
-        values, loss_pullback = evaluate(_upcast(forward.y), _upcast(y))
-        scale = _scale(values, weights, total)
+        computed = precision.cast(params)
+        forward: Forward = network.fwd(computed, state, precision.cast(x), context)
+        values, loss_pullback = evaluate(upcast_tree(forward.y), upcast_tree(y))
+        scale = value_cotangent(values, weights, total)
         value = jnp.sum(scale * upcast(values))
         y_ct = jax.tree.map(
             lambda ct, z: ct.astype(z.dtype), loss_pullback(scale.astype(values.dtype)), forward.y
@@ -154,12 +136,11 @@ def backprop(
         backward = network.bwd(computed, forward.residuals, y_ct, contraction, aux, ())
         treedef = jax.tree.structure(params)
         pairs = treedef.flatten_up_to(backward.collected)
-        grads = [g.astype(p.dtype) for (g, _), p in zip(pairs, jax.tree.leaves(params), strict=True)]
         return Sweep(
             value,
-            treedef.unflatten(grads),
+            treedef.unflatten([gradient for gradient, _ in pairs]),
             forward.state,
-            _restored(backward.x_ct, x),
+            backward.x_ct,
             forward.activations if "activations" in collect else None,
             _cotangents(backward.cotangents) if "cotangents" in collect else None,
             _deltas(backward.cotangents) if "deltas" in collect else None,
@@ -181,13 +162,15 @@ def backprop(
     ) -> Sweep:
         params, x, y = jax.tree.map(jnp.asarray, (params, x, y))
         _check_call(params, x, y, frozen)
-        weights = _weights(weights, x)
+        weights = example_weights(weights, jax.tree.leaves(x)[0].shape[0])
         total = jnp.sum(weights) if reduction == "mean" else None
         context = Context(key, train, mask, positions)
-        with _matmul_precision(precision.matmul):
+        with precision.products():
             if microbatches == 1:
-                return one_sweep(params, x, y, weights, total, state, context, aux)
-            return _accumulated(one_sweep, microbatches, params, x, y, weights, total, state, context)
+                result = one_sweep(params, x, y, weights, total, state, context, aux)
+            else:
+                result = _accumulated(one_sweep, microbatches, params, x, y, weights, total, state, context)
+        return result._replace(grads=_as(result.grads, params), x_ct=_as(result.x_ct, x))
 
     return sweep
 
@@ -227,13 +210,23 @@ def predict(network: Layer, *, precision: Precision | None = None) -> Callable[.
     def outputs(
         params: PyTree, x: PyTree, *, state: PyTree = (), mask: PyTree = None, positions: PyTree = None
     ) -> PyTree:
-        if precision.compute is not None:
-            params, x = _cast((params, x), precision.compute)
-        with _matmul_precision(precision.matmul):
-            y = network.fwd(params, state, x, Context(None, False, mask, positions)).y
-        return _upcast(y)
+        with precision.products():
+            y = network.fwd(
+                precision.cast(params), state, precision.cast(x), Context(None, False, mask, positions)
+            ).y
+        return upcast_tree(y)
 
     return outputs
+
+
+def _as(cotangents: PyTree, like: PyTree) -> PyTree:
+    """Cotangents in the dtypes of what they are cotangents of; None, for what has no derivative, stays."""
+    return jax.tree.map(
+        lambda ct, a: None if ct is None else ct.astype(a.dtype),
+        cotangents,
+        like,
+        is_leaf=lambda n: n is None,
+    )
 
 
 def _accumulated(
@@ -263,7 +256,7 @@ def _accumulated(
         each = one_sweep(
             params, x, y, weights, total, state, Context(key, context.train, mask, positions), None
         )
-        grads = jax.tree.map(lambda total, g: total + upcast(g), grads, each.grads)
+        grads = jax.tree.map(jnp.add, grads, each.grads)
         return (value + each.value, grads, each.state), (each.x_ct, each.per_example)
 
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, upcast(p).dtype), params)
@@ -271,7 +264,6 @@ def _accumulated(
     first = jax.eval_shape(lambda c, p: step(c, p)[0][0], (jnp.float32(0), zeros, state), _first(parted))
     carry = (jnp.zeros((), first.dtype), zeros, state)
     (value, grads, state), (x_ct, per_example) = lax.scan(step, carry, (*parted, jnp.arange(parts)))
-    grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
     x_ct = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), x_ct)
     return Sweep(
         value, grads, state, x_ct, per_example=None if per_example is None else per_example.reshape(-1)
@@ -280,45 +272,6 @@ def _accumulated(
 
 def _first(parted: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
     return (*jax.tree.map(lambda a: a[0], parted), jnp.int32(0))
-
-
-def _scale(values: jax.Array, weights: jax.Array, total: jax.Array | None) -> jax.Array:
-    """∂value/∂values: the weight of each value, over the sum of the weights for a mean."""
-    if weights.shape != values.shape[: weights.ndim]:
-        raise ValueError(
-            f"backprop: `weights` has shape {weights.shape}, the loss {values.shape}; weights must have "
-            "the shape of its leading axes, one for each example or position."
-        )
-    if total is not None:
-        weights = weights * jnp.where(total == 0, 0, 1 / jnp.where(total == 0, 1, total))
-    weights = weights.astype(jnp.promote_types(values.dtype, jnp.float32))
-    return jnp.broadcast_to(
-        weights.reshape(*weights.shape, *(1,) * (values.ndim - weights.ndim)), values.shape
-    )
-
-
-def _weights(weights: jax.Array | None, x: PyTree) -> jax.Array:
-    # In the widest type there is: 1/n rounded to float32 would leave float64 gradients with float32's digits.
-    widest = jnp.result_type(float)
-    if weights is None:
-        return jnp.ones(jax.tree.leaves(x)[0].shape[0], widest)
-    weights = jnp.asarray(weights)
-    return weights.astype(jnp.promote_types(weights.dtype, widest))
-
-
-def _cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
-    return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
-
-
-def _upcast(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda a: upcast(a) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
-
-
-def _restored(x_ct: PyTree, x: PyTree) -> PyTree:
-    """The cotangent in the dtype of what the user passed, before it was cast to the compute dtype."""
-    if jax.tree.structure(x_ct) != jax.tree.structure(x):
-        return x_ct
-    return jax.tree.map(lambda ct, a: ct.astype(a.dtype), x_ct, x)
 
 
 def _cotangents(tree: PyTree) -> PyTree:
@@ -331,17 +284,6 @@ def _deltas(tree: PyTree) -> PyTree:
     return jax.tree.map(
         lambda n: n.value if isinstance(n, Delta) else None, tree, is_leaf=lambda n: isinstance(n, Delta)
     )
-
-
-def _matmul_precision(precision: str | None) -> Any:
-    return contextlib.nullcontext() if precision is None else jax.default_matmul_precision(precision)
-
-
-def _predicate(frozen: Frozen) -> Callable[[str], bool]:
-    if not isinstance(frozen, Collection):
-        return frozen
-    names = (frozen,) if isinstance(frozen, str) else tuple(frozen)
-    return lambda path: any(path == name or path.startswith(f"{name}.") for name in names)
 
 
 def _check_options(network: Layer, collect: Any, reduction: str, microbatches: int, visit: Any) -> None:
@@ -365,8 +307,8 @@ def _check_call(params: PyTree, x: PyTree, y: PyTree, frozen: Frozen) -> None:
     for what, tree in (("x", x), ("y", y)):
         if any(a.ndim == 0 for a in jax.tree.leaves(tree)) or not jax.tree.leaves(tree):
             raise ValueError(
-                f"backprop: `{what}` must be an array, or a tree of arrays, whose first axis is the batch; got "
-                f"{jax.tree.map(describe, tree)}. A list of numbers is a tree of them: use jnp.asarray({what})."
+                f"backprop: `{what}` must be an array, or a tree of them, whose first axis is the batch; got "
+                f"{jax.tree.map(describe, tree)}. A list of numbers is a tree of them: jnp.asarray({what})."
             )
     sizes = {a.shape[0] for a in jax.tree.leaves((x, y))}
     if len(sizes) > 1:
@@ -374,10 +316,4 @@ def _check_call(params: PyTree, x: PyTree, y: PyTree, frozen: Frozen) -> None:
         raise ValueError(
             f"backprop: `x` and `y` must have the same first axis, the batch; got {', '.join(shapes)}."
         )
-    if isinstance(frozen, Collection):
-        paths = [path_string(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-        for name in (frozen,) if isinstance(frozen, str) else frozen:
-            if not any(_predicate((name,))(path) for path in paths):
-                raise ValueError(
-                    f"backprop: `frozen` names {name!r}, which is no parameter; there are {', '.join(paths)}."
-                )
+    check_frozen(frozen, params)

@@ -336,6 +336,28 @@ def test_the_evaluation_pass_has_gradients_too():
     assert_trees_close(funcbp.predict(network)(params, x, state=state), outputs(params))
 
 
+def test_inputs_may_be_a_tree_with_integers():
+    """x = {ids, features}: only the features have a cotangent."""
+
+    def fwd(table, state, x, context):
+        return table[x["ids"]] * x["features"], state, x
+
+    def pullback(table, x, y_ct):
+        rows = funcbp.factors.Rows(x["ids"], x["features"] * y_ct, table.shape[0])
+        return rows, {"ids": None, "features": table[x["ids"]] * y_ct}
+
+    network = layers.leaf(lambda key, spec: (jnp.ones((4, 3)), ()), fwd, pullback)
+    x = {"ids": jnp.array([1, 3, 1]), "features": jax.random.normal(KEY, (3, 3))}
+    table, _ = network.init(KEY, x)
+    result = compiled(network, rules.l2_loss)(table, x, jnp.zeros((3, 3)))
+
+    def value(table, features):
+        return 0.5 * ((table[x["ids"]] * features) ** 2).sum() / 3
+
+    grads, features_ct = jax.grad(value, (0, 1))(table, x["features"])
+    assert_trees_close((result.grads, result.x_ct), (grads, {"ids": None, "features": features_ct}))
+
+
 def test_jit_changes_nothing():
     params, x, y = data()
     sweep = backprop(mlp(), CROSS_ENTROPY, collect=("activations", "cotangents", "deltas", "per_example"))

@@ -9,7 +9,8 @@ import optax
 from jax import lax
 from jax import numpy as jnp
 
-from .._backprop import _predicate, backprop
+from .._backprop import backprop
+from .._frozen import frozen_predicate
 from .._loss import LossLike
 from ..layers import Layer
 from ..layers._layer import path_string
@@ -71,7 +72,7 @@ def make_step(
     """
     sweep = backprop(network, loss, **options)
     optimizer = optax.with_extra_args_support(optimizer)
-    is_frozen = _predicate(options.get("frozen", ()))
+    is_frozen = frozen_predicate(options.get("frozen", ()))
 
     def step(
         params: PyTree,
