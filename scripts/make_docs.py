@@ -1,0 +1,159 @@
+"""Writes the generated tables of README.md: rules from the catalogue, results from their JSON.
+
+python scripts/make_docs.py            # rewrite what is between the markers
+python scripts/make_docs.py --check    # exit status 1 if that would change anything
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+import funcbp
+from funcbp import Rule
+
+ROOT = Path(__file__).parent.parent
+BENCH = ROOT / "scripts" / "results" / "bench.json"
+DIGITS = ROOT / "experiments" / "results" / "digits.json"
+SWEEP, GRAD = "funcbp sweep", "jax.value_and_grad"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Generated parts of the README.
+
+    Attributes:
+        check: change nothing; exit with status 1 if something is stale.
+        readme: the file to write to.
+        bench: results of scripts/bench.py.
+        digits: results of the digits experiment.
+    """
+
+    check: bool = False
+    readme: Path = ROOT / "README.md"
+    bench: Path = BENCH
+    digits: Path = DIGITS
+
+
+def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A Markdown table; pipes in cells are escaped."""
+
+    def line(cells: tuple[str, ...]) -> str:
+        return "| " + " | ".join(" ".join(c.split()).replace("|", "\\|") for c in cells) + " |"
+
+    return "\n".join([line(headings), line(("---",) * len(headings)), *map(line, rows)])
+
+
+def rules_table() -> str:
+    headings = ("rule", "family", "formula", "saves", "at kinks and edges", "static options")
+    rows = [
+        (f"`{r.name}`", r.family.replace("_", " "), r.formula, r.saves or "nothing", _points(r), _options(r))
+        for r in funcbp.catalogue().values()
+    ]
+    return table(headings, rows)
+
+
+def _points(rule: Rule) -> str:
+    said = (label + (f": {point.why}" if point.why else "") for label, point in rule.points.items())
+    return "; ".join(said) or "-"
+
+
+def _options(rule: Rule) -> str:
+    return ", ".join(f"`{name}={value!r}`" for name, value in rule.signature.statics.items()) or "-"
+
+
+def bench_table(path: Path) -> str:
+    result = json.loads(path.read_text())
+    rows = []
+    for base in (r for r in result["networks"] if r["method"] == GRAD):
+        same = {r["method"]: r for r in result["networks"] if r["case"] == base["case"]}
+        for name in (SWEEP, "checkpoint dots_saveable", "checkpoint nothing_saveable"):
+            rows.append((base["title"] if name == SWEEP else "", name, *_against(same[name], base)))
+    headings = (
+        "network", "method", "time", "temporary bytes", "matrix-product FLOPs", "trace + lower + compile"
+    )  # fmt: skip
+    where = f"{result['platform'].upper()}, {result['cores']} cores, jax {result['versions']['jax']}"
+    lines = [
+        table(headings, rows),
+        "",
+        f"Relative to `{GRAD}` of plain JAX; time is the median of {result['repeats']} interleaved "
+        f"ratios, with quartiles. {where}.",
+    ]
+    if all_rules := result["rules"]:
+        fewer = sum(r["hand_temp_bytes"] < r["autodiff_temp_bytes"] for r in all_rules)
+        equal = sum(r["hand_temp_bytes"] == r["autodiff_temp_bytes"] for r in all_rules)
+        flops = sum(r["hand_flops"] == r["autodiff_flops"] for r in all_rules)
+        more = [f"`{r['rule']}`" for r in all_rules if r["hand_temp_bytes"] > r["autodiff_temp_bytes"]]
+        lines += [
+            "",
+            f"Of {len(all_rules)} rules (fwd and bwd in one program, against `jax.vjp` of the reference) "
+            f"{flops} need the same matrix-product FLOPs; {fewer} need fewer temporary bytes, "
+            f"{equal} the same, {len(more)} more" + (f" ({', '.join(more)})." if more else "."),
+        ]
+    return "\n".join(lines)
+
+
+def _against(row: dict[str, Any], base: dict[str, Any]) -> tuple[str, ...]:
+    time = f"{row['time_ratio']:.2f} ({row['time_ratio_low']:.2f}-{row['time_ratio_high']:.2f})"
+    ratios = (f"{row[k] / base[k]:.3f}" for k in ("temp_bytes", "flops"))
+    return time, *ratios, f"{row['build_ratio']:.2f}"
+
+
+def digits_table(path: Path) -> str:
+    result = json.loads(path.read_text())
+    config, examples = result["config"], result["examples"]
+    error, allowed, timings = (
+        result["gradient_error"],
+        result["gradient_error"]["tolerance"],
+        result["timings"],
+    )
+    start = error["start"]
+    network = "-".join(map(str, config["hidden"]))
+    rows = [
+        ("network", f"hidden layers {network}, {config['activation']}, {result['parameters']:,} parameters"),
+        ("training", f"{config['epochs']} epochs, {examples['training']:,} images"),
+        ("test accuracy", f"{result['test_accuracy']:.2%} of {examples['test']:,} images"),
+        ("training loss, test loss", f"{result['training_loss']:.4f}, {result['test_loss']:.4f}"),
+        ("gradient against `jax.grad` at the start, float64", _of(start["float64"], allowed["float64"])),
+        ("the same in float32", _of(start["float32"], allowed["float32"])),
+        ("largest while training, float32", _of(error["largest"], allowed["float32"])),
+        ("time against `jax.grad`", f"{timings['ratio']:.2f}"),
+    ]
+    return table(("digits", "result"), rows)
+
+
+def _of(error: float, allowed: float) -> str:
+    return f"{error:.1e} (allowed {allowed:.0e})"
+
+
+def generated(text: str, config: Config) -> str:
+    """`text` with what is between the markers written anew; a pair of markers that is absent is skipped."""
+    parts: dict[str, tuple[Callable[[], str], Path | None]] = {
+        "rules": (rules_table, None),
+        "bench": (lambda: bench_table(config.bench), config.bench),
+        "digits": (lambda: digits_table(config.digits), config.digits),
+    }
+    for name, (make, source) in parts.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if begin not in text or end not in text or (source is not None and not source.exists()):
+            continue
+        head, rest = text.split(begin, 1)
+        text = f"{head}{begin}\n\n{make()}\n\n{end}{rest.split(end, 1)[1]}"
+    return text
+
+
+def main(config: Config) -> None:
+    old = config.readme.read_text(encoding="utf-8")
+    new = generated(old, config)
+    if new == old:
+        return
+    if config.check:
+        raise SystemExit(f"{config.readme.name} is stale; run: python scripts/make_docs.py")
+    config.readme.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
