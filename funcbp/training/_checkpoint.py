@@ -3,7 +3,7 @@
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,11 +22,11 @@ SHOWN = 8
 
 
 def save_checkpoint(path: StrPath, tree: PyTree, *, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write a tree of arrays to one file, so that a reader sees the old file or the new one, nothing in between.
+    """Write a tree of arrays to one file, so that a reader sees the old file or the new one, never a part.
 
-    The file is an npz: the leaves, and a JSON manifest with each one's path, shape and dtype. It is written under
-    another name in the same directory, synced to disk and renamed; a process that is killed meanwhile leaves the
-    old checkpoint, and perhaps a `.NAME.….tmp` beside it.
+    The file is an npz: the leaves, and a JSON manifest with each one's path, shape and dtype. It is written
+    under another name in the same directory, synced to disk and renamed; a process that is killed meanwhile
+    leaves the old checkpoint, and perhaps a `.NAME.….tmp` beside it.
 
     Args:
         path: of the file; its directory is created.
@@ -64,8 +64,8 @@ def load_checkpoint(path: StrPath, like: PyTree) -> PyTree:
 
     Args:
         path: of a file that `save_checkpoint` wrote.
-        like: a tree with the structure, shapes and dtypes that are expected: freshly initialized parameters, or
-            what `jax.eval_shape` gives. Where it has a numpy array or a Python number, so has the result;
+        like: a tree with the structure, shapes and dtypes that are expected: freshly initialized parameters,
+            or what `jax.eval_shape` gives. Where it has a numpy array or a Python number, so has the result;
             elsewhere a JAX array, placed as the one in `like` if that has a placement of its own.
 
     Raises:
@@ -101,7 +101,7 @@ def checkpoint_metadata(path: StrPath) -> dict[str, Any]:
 
 
 @contextmanager
-def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
+def atomic_write(path: StrPath) -> Generator[BinaryIO]:
     """A file to write to that takes the place of `path` when the block ends, not if the block raises."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ def _stored(name: str, leaf: Any) -> tuple[dict[str, Any], np.ndarray]:
 
 def _restored(entry: dict[str, Any], array: np.ndarray, like: Any) -> Any:
     if _is_key(like):
-        return jax.random.wrap_key_data(array, impl=entry["random"])
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=entry["random"])
     if not hasattr(like, "dtype"):
         return array.item()
     if array.dtype.name != entry["dtype"]:

@@ -168,7 +168,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes | str) -> None:
             np.save(file, np.ones(3))
         elif content == "npz":
             np.savez(file, w=np.ones(3))
-        else:
+        elif isinstance(content, bytes):
             file.write(content)
     with pytest.raises(ValueError, match="other is damaged, or was not written by save_checkpoint"):
         load_checkpoint(path, like={})
