@@ -1,4 +1,4 @@
-"""The texts' chains as networks of the library, and the same functions in plain jnp to differentiate.
+"""The texts' chains as networks of the library, and the same functions in plain array operations.
 
 Layers are named as in the text: `w01` takes q₀ to p₁, `sigma1` takes p₁ to q₁. Rows are examples here, so the
 text's W₀₁ is `params["w01"]["w"].T` and its column x₀ is `x.T`.
@@ -18,24 +18,29 @@ from funcbp import Sweep, backprop, catalogue, layers, rules
 PyTree = Any
 Sigma = str | tuple[str, ...]
 
-# σ for jax.grad to differentiate, and σ′ in p, written without looking at the library's.
-SIGMA: dict[str, tuple[Callable[[Any], Any], Callable[[np.ndarray], np.ndarray]]] = {
-    "identity": (lambda p: p, np.ones_like),
-    "sigmoid": (lambda p: 1 / (1 + jnp.exp(-p)), lambda p: np.exp(-p) / (1 + np.exp(-p)) ** 2),
-    "tanh": (jnp.tanh, lambda p: 1 / np.cosh(p) ** 2),
-    "sin": (jnp.sin, np.cos),
-    "square": (lambda p: p**2, lambda p: 2 * p),
-    "softplus": (lambda p: jnp.log(1 + jnp.exp(p)), lambda p: 1 / (1 + np.exp(-p))),
-    "silu": (lambda p: p / (1 + jnp.exp(-p)), lambda p: (1 + np.exp(-p) * (1 + p)) / (1 + np.exp(-p)) ** 2),
+# σ as a function of the array library and p, for jax.grad and for differences; σ′ in p, in numpy. Both are
+# written without looking at the library's.
+SIGMA: dict[str, tuple[Callable[[Any, Any], Any], Callable[[np.ndarray], np.ndarray]]] = {
+    "identity": (lambda xp, p: p, np.ones_like),
+    "sigmoid": (lambda xp, p: 1 / (1 + xp.exp(-p)), lambda p: np.exp(-p) / (1 + np.exp(-p)) ** 2),
+    "tanh": (lambda xp, p: xp.tanh(p), lambda p: 1 / np.cosh(p) ** 2),
+    "sin": (lambda xp, p: xp.sin(p), np.cos),
+    "square": (lambda xp, p: p**2, lambda p: 2 * p),
+    "softplus": (lambda xp, p: xp.log(1 + xp.exp(p)), lambda p: 1 / (1 + np.exp(-p))),
+    "silu": (
+        lambda xp, p: p / (1 + xp.exp(-p)),
+        lambda p: (1 + np.exp(-p) * (1 + p)) / (1 + np.exp(-p)) ** 2,
+    ),
 }
 COLLECT = ("activations", "cotangents", "deltas", "per_example")
 
 
 def sigma(name: Sigma, p: Any) -> Any:
-    """σ(p) in plain jnp; a tuple of names is one σ for each node, along the last axis."""
+    """σ(p), in jnp for JAX arrays and numpy for others; a tuple of names is one σ a node (last axis)."""
+    xp = jnp if isinstance(p, jax.Array) else np
     if isinstance(name, tuple):
-        return jnp.stack([sigma(n, p[..., i]) for i, n in enumerate(name)], axis=-1)
-    return SIGMA[name][0](p)
+        return xp.stack([sigma(n, p[..., i]) for i, n in enumerate(name)], axis=-1)
+    return SIGMA[name][0](xp, p)
 
 
 def slope(name: Sigma, p: Any) -> np.ndarray:
@@ -95,7 +100,7 @@ def with_sigmas(params: PyTree) -> PyTree:
 
 
 def forward(sigmas: Sequence[Sigma] | None, params: PyTree, x: Any) -> Any:
-    """The network in plain jnp: q_L = σ_L(… σ₁(σ₀(x) W₀₁ + b₁) …); no σ for the linear chain."""
+    """The network in plain array operations: q_L = σ_L(… σ₁(σ₀(x) W₀₁ + b₁) …); no σ for the linear chain."""
     q = x if sigmas is None else sigma(sigmas[0], x)
     for i in range(len(params)):
         layer = params[f"w{i}{i + 1}"]
@@ -106,7 +111,7 @@ def forward(sigmas: Sequence[Sigma] | None, params: PyTree, x: Any) -> Any:
 
 def half_squares(prediction: Any, y: Any) -> Any:
     """C = 1/n Σ_examples ½ Σ_outputs (ŷ - y)²."""
-    return jnp.sum((prediction - y) ** 2) / (2 * y.shape[0])
+    return ((prediction - y) ** 2).sum() / (2 * y.shape[0])
 
 
 def run(
@@ -134,5 +139,6 @@ def from_output(sweep: Sweep) -> list[jax.Array]:
     The library names a δ after the layer whose pre-activation it belongs to: δ_k of the text is that of
     w(H-k)(H+1-k), with H hidden layers.
     """
-    weights = [delta for delta in sweep.deltas.values() if delta is not None]
-    return [*reversed(weights), sweep.x_ct]
+    # Sorted by name, for a dict that has been through jit is.
+    names = sorted((name for name, delta in sweep.deltas.items() if delta is not None), reverse=True)
+    return [*(sweep.deltas[name] for name in names), sweep.x_ct]
