@@ -4,6 +4,7 @@ Elementwise work is in float32, products are accumulated in float32, and there i
 """
 
 import jax
+from jax import lax
 from jax import numpy as jnp
 
 __all__ = ["accumulator", "matmul", "upcast"]
@@ -25,4 +26,13 @@ def upcast(x: jax.Array) -> jax.Array:
 
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     """`a @ b`, operands left as they are, accumulated and returned in float32 at least."""
-    return jnp.matmul(a, b, preferred_element_type=accumulator(a, b))
+    dtype = accumulator(a, b)
+    if dtype == a.dtype == b.dtype:
+        return jnp.matmul(a, b)
+    # On the CPU XLA has no batched product of 16-bit numbers with a float32 result; vmap may batch this one.
+    return lax.platform_dependent(
+        a,
+        b,
+        cpu=lambda a, b: jnp.matmul(a.astype(dtype), b.astype(dtype)),
+        default=lambda a, b: jnp.matmul(a, b, preferred_element_type=dtype),
+    )

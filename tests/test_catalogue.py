@@ -34,9 +34,7 @@ def test_bfloat16_is_within_what_storing_16_bits_costs(rule: Rule):
 @pytest.mark.parametrize("rule", RULES)
 def test_float32_is_as_accurate_as_autodiff(rule: Rule):
     measured = accuracy(rule, "float32")
-    # One ulp is the rounding of the result itself. A cross-entropy that keeps log Σeᶻ as one number loses
-    # a few bits more than autodiff, which keeps the maximum and the logarithm apart.
-    assert measured.ours <= 1 + 3 * measured.autodiff
+    assert measured.ours <= max(2, 1.5 * measured.autodiff)
     assert measured.elements >= 256
 
 

@@ -14,7 +14,7 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
     """Layers one after the other, in the order given.
 
     Given by position, their parameters (activations, δ's, …) are a tuple; given by name, a dict with those
-    names.
+    names. (JAX sorts the keys of a dict that passes through `jit`; the layers keep their order.)
 
     Raises:
         TypeError: for something that is not a Layer, for both positions and names, or for nothing at all.

@@ -13,46 +13,54 @@ from .._checks import check_cotangent
 Logits = Float[Array, "*batch classes"]
 Labels = Int[Array, "*batch"]
 Losses = Float[Array, "*batch"]
-Lse = Float[Array, "*batch 1"]
+RowStat = Float[Array, "*batch 1"]
 X = Float[Array, "*shape"]
 
 
-def _logsumexp(z: jax.Array) -> jax.Array:
-    # Shifted by the row's maximum; a row of nothing but -∞ has log 0 = -∞.
+def _normalizer(z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """M = max z and S = Σ e^(z - M), apart: in M + log S the digits of S would drown."""
     top = jnp.max(z, axis=-1, keepdims=True, initial=-jnp.inf)
-    shift = jnp.where(jnp.isfinite(top), top, 0)
-    return shift + jnp.log(jnp.sum(jnp.exp(z - shift), axis=-1, keepdims=True))
+    # A row of nothing but -∞ has no finite maximum; its S is 0.
+    top = jnp.where(jnp.isfinite(top), top, 0)
+    return top, jnp.sum(jnp.exp(z - top), axis=-1, keepdims=True)
 
 
-def softmax_cross_entropy_fwd(logits: Logits, labels: Logits) -> tuple[Losses, tuple[Logits, Logits, Lse]]:
+def softmax_cross_entropy_fwd(
+    logits: Logits, labels: Logits
+) -> tuple[Losses, tuple[Logits, Logits, RowStat, RowStat]]:
     """Cross-entropy of softmax(z) against a distribution y, over the last axis.
 
     As `optax.losses.softmax_cross_entropy`.
 
-    Forward, with L = log Σ eᶻ:    ℓ = Σ y ⊙ (L - z)                       (a term with y = 0 is 0, also at z
-    = -∞)
-    Backward:                      z̄ = (softmax(z) Σy - y) ℓ̄      ȳ = (L - z) ℓ̄
+    Forward, with M = max z, s = z - M, S = Σ eˢ:
 
-    Derivation. dL = ⟨softmax(z), dz⟩, so dℓ = Σy ⟨softmax(z), dz⟩ - ⟨y, dz⟩ + ⟨L - z, dy⟩. For labels that
-    sum to one this is softmax(z) - y.
+        ℓ = Σ y ⊙ (log S - s)      (a term with y = 0 is 0, also at z = -∞)
 
-    Saves z, y and L (one number a row); the softmax is recomputed.
+    Backward:
+
+        z̄ = (softmax(z) Σy - y) ℓ̄      ȳ = (log S - s) ℓ̄      softmax(z) = eˢ / S
+
+    Derivation. d(M + log S) = ⟨softmax(z), dz⟩, so dℓ = Σy ⟨softmax(z), dz⟩ - ⟨y, dz⟩ + ⟨log S - s, dy⟩. For
+    labels that sum to one z̄ is softmax(z) - y.
+
+    Saves z, y and M, S (one number a row each); the softmax is recomputed.
     """
     z, y = upcast(logits), upcast(labels)
-    lse = _logsumexp(z)
-    loss = jnp.sum(jnp.where(y == 0, 0, y * (lse - z)), axis=-1)
-    return loss.astype(logits.dtype), (logits, labels, lse)
+    top, total = _normalizer(z)
+    loss = jnp.sum(jnp.where(y == 0, 0, y * (jnp.log(total) - (z - top))), axis=-1)
+    return loss.astype(logits.dtype), (logits, labels, top, total)
 
 
 def softmax_cross_entropy_bwd(
-    residuals: tuple[Logits, Logits, Lse], loss_ct: Losses
+    residuals: tuple[Logits, Logits, RowStat, RowStat], loss_ct: Losses
 ) -> tuple[Logits, Logits]:
-    """z̄ = (softmax(z) Σy - y) ℓ̄, ȳ = (L - z) ℓ̄."""
-    logits, labels, lse = residuals
+    """z̄ = (softmax(z) Σy - y) ℓ̄, ȳ = (log S - s) ℓ̄."""
+    logits, labels, top, total = residuals
     check_cotangent("softmax_cross_entropy", loss_ct, logits.shape[:-1])
-    z, y, ct = upcast(logits), upcast(labels), upcast(loss_ct)[..., None]
-    z_ct = (jnp.exp(z - lse) * jnp.sum(y, axis=-1, keepdims=True) - y) * ct
-    return z_ct.astype(logits.dtype), ((lse - z) * ct).astype(labels.dtype)
+    y, ct = upcast(labels), upcast(loss_ct)[..., None]
+    s = upcast(logits) - top
+    z_ct = (jnp.exp(s) / total * jnp.sum(y, axis=-1, keepdims=True) - y) * ct
+    return z_ct.astype(logits.dtype), ((jnp.log(total) - s) * ct).astype(labels.dtype)
 
 
 softmax_cross_entropy = Rule(
@@ -72,50 +80,52 @@ softmax_cross_entropy = Rule(
         ),
     },
     formula="ℓ = Σ y ⊙ (log Σeᶻ - z); ∂ℓ/∂z = softmax(z) Σy - y",
-    saves="z, y, log Σeᶻ",
+    saves="z, y, max z, Σ e^(z - max z)",
 )
 
 
 def softmax_cross_entropy_with_integer_labels_fwd(
     logits: Logits, labels: Labels
-) -> tuple[Losses, tuple[Logits, Labels, Lse]]:
+) -> tuple[Losses, tuple[Logits, Labels, RowStat, RowStat]]:
     """Cross-entropy of softmax(z) against a class index k.
 
     As `optax.losses.softmax_cross_entropy_with_integer_labels`.
 
-    Forward, with L = log Σ eᶻ:    ℓ = L - z_k
-    Backward:                      z̄ = (softmax(z) - e_k) ℓ̄
+    Forward, with M = max z, s = z - M, S = Σ eˢ:    ℓ = log S - s_k
+    Backward:                                        z̄ = (eˢ / S - e_k) ℓ̄
 
-    Derivation. dℓ = ⟨softmax(z), dz⟩ - dz_k.
+    Derivation. d(M + log S) = ⟨softmax(z), dz⟩, so dℓ = ⟨softmax(z), dz⟩ - dz_k.
 
     A label outside [0, classes) gives NaN, value and gradient (optax counts a negative one from the end).
 
-    Saves z, the labels and L (one number a row); the softmax is recomputed.
+    Saves z, the labels and M, S (one number a row each); the softmax is recomputed.
     """
     z = upcast(logits)
-    lse = _logsumexp(z)
-    classes = logits.shape[-1]
-    inside = (labels >= 0) & (labels < classes)
-    z_k = jnp.sum(jnp.where(_one_hot(labels, classes), z, 0), axis=-1)
-    return jnp.where(inside, lse[..., 0] - z_k, jnp.nan).astype(logits.dtype), (logits, labels, lse)
+    top, total = _normalizer(z)
+    is_label, inside = _one_hot(labels, logits.shape[-1])
+    s_k = jnp.sum(jnp.where(is_label, z - top, 0), axis=-1)
+    loss = jnp.where(inside, jnp.log(total[..., 0]) - s_k, jnp.nan)
+    return loss.astype(logits.dtype), (logits, labels, top, total)
 
 
 def softmax_cross_entropy_with_integer_labels_bwd(
-    residuals: tuple[Logits, Labels, Lse], loss_ct: Losses
+    residuals: tuple[Logits, Labels, RowStat, RowStat], loss_ct: Losses
 ) -> tuple[Logits, None]:
-    """z̄ = (softmax(z) - e_k) ℓ̄; labels have no cotangent."""
-    logits, labels, lse = residuals
+    """z̄ = (eˢ / S - e_k) ℓ̄; labels have no cotangent."""
+    logits, labels, top, total = residuals
     check_cotangent("softmax_cross_entropy_with_integer_labels", loss_ct, labels.shape)
-    classes = logits.shape[-1]
-    inside = (labels >= 0) & (labels < classes)
+    is_label, inside = _one_hot(labels, logits.shape[-1])
     ct = jnp.where(inside, upcast(loss_ct), jnp.nan)[..., None]
-    softmax = jnp.exp(upcast(logits) - lse)
-    return ((softmax - _one_hot(labels, classes)) * ct).astype(logits.dtype), None
+    softmax = jnp.exp(upcast(logits) - top) / total
+    return ((softmax - is_label) * ct).astype(logits.dtype), None
 
 
-def _one_hot(labels: jax.Array, classes: int) -> jax.Array:
+def _one_hot(labels: jax.Array, classes: int) -> tuple[jax.Array, jax.Array]:
+    """Which class is the label, and whether the label is one."""
+    # Small integer types may not hold the number of classes.
+    labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
     # A comparison instead of a gather and a scatter: it fuses with what surrounds it.
-    return labels[..., None] == jnp.arange(classes, dtype=labels.dtype)
+    return labels[..., None] == jnp.arange(classes), (labels >= 0) & (labels < classes)
 
 
 softmax_cross_entropy_with_integer_labels = Rule(
@@ -129,7 +139,7 @@ softmax_cross_entropy_with_integer_labels = Rule(
         "impossible class": Point({"logits": (0.0, -float("inf")), "labels": 0.0}),
     },
     formula="ℓ = log Σeᶻ - z_k; ∂ℓ/∂z = softmax(z) - e_k",
-    saves="z, k, log Σeᶻ",
+    saves="z, k, max z, Σ e^(z - max z)",
 )
 
 
