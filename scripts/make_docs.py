@@ -80,7 +80,7 @@ def bench_table(path: Path) -> str:
         table(headings, rows),
         "",
         f"Relative to `{GRAD}` of plain JAX; time is the median of {result['repeats']} interleaved "
-        f"ratios, with quartiles. {where}.",
+        f"ratios, with quartiles; the checkpoint rows are compiled only once. {where}.",
     ]
     if all_rules := result["rules"]:
         fewer = sum(r["hand_temp_bytes"] < r["autodiff_temp_bytes"] for r in all_rules)
