@@ -145,8 +145,7 @@ def candidate(
         first = jax.tree.map(lambda x: x[0], args)
         floating = tuple(i for i, a in enumerate(variant.present) if a.differentiable)
         jacobians = {}
-        # XLA on CPU lacks some of the 16-bit products with a float32 result that a batch of them turns into.
-        if hasattr(cotangent, "shape") and cotangent.size and cotangent.dtype.itemsize > 2:
+        if hasattr(cotangent, "shape") and cotangent.size:
             for mode, transform, function in (
                 ("reverse", jax.jacrev, called),
                 ("forward", jax.jacfwd, primal),
