@@ -47,7 +47,9 @@ def softmax_cross_entropy_fwd(
     """
     z, y = upcast(logits), upcast(labels)
     top, total = _normalizer(z)
-    loss = jnp.sum(jnp.where(y == 0, 0, y * (jnp.log(total) - (z - top))), axis=-1)
+    # Σ y ⊙ (log S - s) in two sums: the first array is done with before eˢ is made.
+    weighted = jnp.sum(jnp.where(y == 0, 0, y * (z - top)), axis=-1)
+    loss = jnp.sum(y, axis=-1) * jnp.log(total[..., 0]) - weighted
     return loss.astype(logits.dtype), (logits, labels, top, total)
 
 
@@ -102,9 +104,9 @@ def softmax_cross_entropy_with_integer_labels_fwd(
     """
     z = upcast(logits)
     top, total = _normalizer(z)
-    is_label, inside = _one_hot(labels, logits.shape[-1])
-    s_k = jnp.sum(jnp.where(is_label, z - top, 0), axis=-1)
-    loss = jnp.where(inside, jnp.log(total[..., 0]) - s_k, jnp.nan)
+    index, inside = _class_index(labels, logits.shape[-1])
+    s_k = jnp.take_along_axis(z, index[..., None], axis=-1, mode="clip") - top
+    loss = jnp.where(inside, (jnp.log(total) - s_k)[..., 0], jnp.nan)
     return loss.astype(logits.dtype), (logits, labels, top, total)
 
 
@@ -114,18 +116,18 @@ def softmax_cross_entropy_with_integer_labels_bwd(
     """z̄ = (eˢ / S - e_k) ℓ̄; labels have no cotangent."""
     logits, labels, top, total = residuals
     check_cotangent("softmax_cross_entropy_with_integer_labels", loss_ct, labels.shape)
-    is_label, inside = _one_hot(labels, logits.shape[-1])
+    index, inside = _class_index(labels, logits.shape[-1])
     ct = jnp.where(inside, upcast(loss_ct), jnp.nan)[..., None]
     softmax = jnp.exp(upcast(logits) - top) / total
-    return ((softmax - is_label) * ct).astype(logits.dtype), None
+    # e_k by comparison, not by a scatter: it fuses with what surrounds it.
+    e_k = index[..., None] == jnp.arange(logits.shape[-1])
+    return ((softmax - e_k) * ct).astype(logits.dtype), None
 
 
-def _one_hot(labels: jax.Array, classes: int) -> tuple[jax.Array, jax.Array]:
-    """Which class is the label, and whether the label is one."""
-    # Small integer types may not hold the number of classes.
+def _class_index(labels: jax.Array, classes: int) -> tuple[jax.Array, jax.Array]:
+    """The labels in an integer type that holds every class, and which of them are one."""
     labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
-    # A comparison instead of a gather and a scatter: it fuses with what surrounds it.
-    return labels[..., None] == jnp.arange(classes), (labels >= 0) & (labels < classes)
+    return labels, (labels >= 0) & (labels < classes)
 
 
 softmax_cross_entropy_with_integer_labels = Rule(
