@@ -81,9 +81,9 @@ def flat(x: jax.Array) -> jax.Array:
 
 def cross_entropy_with(z_ct: Callable[..., jax.Array]) -> Bwd:
     def bwd(residuals: Any, ct: jax.Array) -> tuple[Any, ...]:
-        z, y, lse = residuals
+        z, y, top, total = residuals
         right = rules.softmax_cross_entropy.bwd(residuals, ct)
-        return z_ct(jnp.exp(z - lse), y, ct[..., None]), right[1]
+        return z_ct(jnp.exp(z - top) / total, y, ct[..., None]), right[1]
 
     return bwd
 
