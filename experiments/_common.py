@@ -1,6 +1,7 @@
-"""What the experiments share: options, progress, results as JSON, figures, clean interruption, timing."""
+"""What the experiments share: options, progress, results, figures, interruption, checkpoints, timing."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -22,10 +23,13 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from funcbp.training import checkpoint_metadata, save_checkpoint
 from funcbp.training._checkpoint import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+PyTree = Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "experiments" / "results"
@@ -209,3 +213,36 @@ def seconds(value: float) -> str:
     unit, scale = next(((u, s) for u, s in (("s", 1), ("ms", 1e3)) if value * s >= 1), ("µs", 1e6))
     digits = max(0, 2 - math.floor(math.log10(value * scale))) if value > 0 else 0
     return f"{value * scale:.{digits}f} {unit}"
+
+
+def write_checkpoint(path: Path, config: dict[str, Any], run: PyTree, done: int) -> None:
+    """Save a run with the options that decide its numbers and the epochs that it has behind it."""
+    metadata = {"config": config, "environment": environment(), "epochs": done}
+    save_checkpoint(path, run, metadata=metadata)
+
+
+def check_checkpoint(path: Path, config: dict[str, Any]) -> int:
+    """The epochs that the checkpoint has behind it; a `ValueError` if it is of another configuration."""
+    metadata = checkpoint_metadata(path)
+    saved, wanted = metadata["config"], config
+    other = [
+        f"{name}: {saved.get(name)} in the checkpoint, {wanted.get(name)} now"
+        for name in wanted | saved
+        if saved.get(name) != wanted.get(name)
+    ]
+    if other:
+        raise ValueError(f"{shown(path)} is of another configuration:\n  " + "\n  ".join(other))
+    now = environment()
+    for name, then in metadata["environment"].items():
+        if then != now.get(name):
+            note = f"note: written with {name} {then}, this is {now.get(name)}; last digits may differ"
+            console(stderr=True).print(note, soft_wrap=True)
+    return metadata["epochs"]
+
+
+def fingerprint(tree: PyTree) -> str:
+    """A hash of all bits of a tree of arrays."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()

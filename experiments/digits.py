@@ -8,7 +8,6 @@ A run that was interrupted goes on with --resume and ends with the same numbers,
 """
 
 import dataclasses
-import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,29 +18,27 @@ import jax
 import numpy as np
 import optax
 from jax import numpy as jnp
-from matplotlib.axes import Axes
-from rich.table import Table
 from sklearn.datasets import load_digits
 
 from funcbp import Precision, backprop, layers, predict, rules, value_and_grad
-from funcbp.training import checkpoint_metadata, load_checkpoint, save_checkpoint
+from funcbp.training import load_checkpoint
 
 from ._common import (
-    COLORS,
-    LINES,
     RESULTS,
+    check_checkpoint,
     console,
     environment,
+    fingerprint,
     interleaved_medians,
     interruptible,
-    new_figure,
     parse,
     progress,
     remove_unfinished,
-    seconds,
     shown,
+    write_checkpoint,
     write_json,
 )
+from ._digits_report import draw, show
 
 PyTree = Any
 Gradient = Callable[..., tuple[jax.Array, PyTree, jax.Array]]
@@ -284,37 +281,6 @@ def gradient_errors(functions: Functions, data: Digits, params: PyTree, step: in
     return found
 
 
-def write_checkpoint(path: Path, config: Config, run: Run, done: int) -> None:
-    metadata = {"config": config.comparable, "environment": environment(), "epochs": done}
-    save_checkpoint(path, run, metadata=metadata)
-
-
-def check_checkpoint(path: Path, config: Config) -> int:
-    """The epochs that the checkpoint has behind it; a `ValueError` if it is of another configuration."""
-    metadata = checkpoint_metadata(path)
-    saved, wanted = metadata["config"], config.comparable
-    other = [
-        f"{name}: {saved.get(name)} in the checkpoint, {wanted.get(name)} now"
-        for name in wanted | saved
-        if saved.get(name) != wanted.get(name)
-    ]
-    if other:
-        raise ValueError(f"{shown(path)} is of another configuration:\n  " + "\n  ".join(other))
-    now = environment()
-    for name, then in metadata["environment"].items():
-        if then != now.get(name):
-            note = f"note: written with {name} {then}, this is {now.get(name)}; last digits may differ"
-            console(stderr=True).print(note, soft_wrap=True)
-    return metadata["epochs"]
-
-
-def fingerprint(tree: PyTree) -> str:
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
 def time_steps(
     functions: Functions, data: Digits, config: Config, run: Run, repeats: int
 ) -> dict[str, float]:
@@ -324,69 +290,6 @@ def time_steps(
     return interleaved_medians(
         {name: lambda step=step: step(*arguments) for name, step in functions.rivals.items()}, repeats
     )
-
-
-def draw(path: Path, config: Config, results: dict[str, Any]) -> None:
-    history = results["history"]
-    epochs = np.arange(1, len(history["loss"]) + 1)
-    marker = "o" if len(epochs) < 10 else None
-    right = f"{results['test_accuracy']:.1%} of test images right"
-    title = f"Handwritten digits, trained by the hand-derived sweep: {right}"
-    with new_figure(path, 2, 2, title) as (loss, accuracy, deltas, error):
-
-        def line(axes: Axes, i: int, values: Any, label: str) -> None:
-            axes.plot(epochs, values, color=COLORS[i % 7], linestyle=LINES[i % 7], marker=marker, label=label)
-
-        line(loss, 0, history["loss"], "training, with dropout")
-        line(loss, 1, history["test_loss"], "test")
-        loss.set(title="Loss", ylabel="cross-entropy", yscale="log")
-        loss.legend()
-
-        line(accuracy, 1, 100 * np.asarray(history["test_accuracy"]), "test")
-        accuracy.set(title="Accuracy on test images", ylabel="right (%)", ylim=(None, 101))
-
-        widths = (*config.hidden, CLASSES)
-        for i, norms in enumerate(np.asarray(history["deltas"]).T):
-            last = ", output" if i + 1 == len(widths) else ""
-            line(deltas, i, norms, f"layer {i + 1} ({widths[i]} wide{last})")
-        deltas.set(title="δ at every layer's pre-activations p", ylabel="‖δ‖ = ‖∂loss/∂p‖, mean of the epoch")
-        deltas.set_yscale("log")
-        deltas.legend()
-
-        for i, dtype in enumerate(("float32", "float64")):
-            line(error, i, history[f"gradient_error_{dtype}"], f"in {dtype}")
-            spacing = float(np.finfo(dtype).eps)
-            error.axhline(spacing, color=COLORS[i], linestyle=LINES[3], linewidth=1)
-            end = ("axes fraction", "data")
-            error.annotate(f"ε of {dtype}", (1, spacing), xycoords=end, ha="right", va="top", fontsize=9)
-        error.set(title="Gradient by hand against jax.grad", ylabel="largest relative error", yscale="log")
-        error.set_ylim(1e-17, 1)
-        error.legend(loc="upper left", ncols=2)
-
-        for axes in (loss, accuracy, deltas, error):
-            axes.set(xlabel="epoch", xlim=(0, len(epochs) + 1))
-
-
-def show(results: dict[str, Any], where: list[Path]) -> None:
-    screen = console()
-    timings, error = results["timings"]["seconds_per_step"], results["gradient_error"]
-    table = Table(title="Handwritten digits, trained by the hand-derived sweep", title_justify="left")
-    table.add_column("")
-    table.add_column("by hand", justify="right")
-    table.add_column("jax.grad", justify="right")
-    table.add_row("training loss, last epoch", f"{results['training_loss']:.4f}", "")
-    table.add_row("test loss", f"{results['test_loss']:.4f}", "")
-    table.add_row("test accuracy", f"{results['test_accuracy']:.2%}", "")
-    table.add_section()
-    table.add_row("time per step", seconds(timings["by hand"]), seconds(timings["jax.grad"]))
-    table.add_row("  ratio to jax.grad", f"{results['timings']['ratio']:.2f}", "1")
-    table.add_row("time per step with ‖δ‖ of every layer", seconds(timings["by hand, with ‖δ‖"]), "")
-    table.add_section()
-    for dtype, largest in error["largest"].items():
-        table.add_row(f"gradient error, {dtype}, at the start", f"{error['start'][dtype]:.1e}", "")
-        table.add_row("  largest of all epochs", f"{largest:.1e}", "")
-    screen.print(table)
-    screen.print("Look next at " + " and ".join(map(shown, where)), soft_wrap=True)
 
 
 def run_experiment(config: Config) -> int:
@@ -407,7 +310,7 @@ def run_experiment(config: Config) -> int:
         checkpoint.unlink(missing_ok=True)
     # Before anything is compiled: who mistyped an option need not wait for that.
     resumes = config.resume and checkpoint.exists()
-    done = check_checkpoint(checkpoint, config) if resumes else 0
+    done = check_checkpoint(checkpoint, config.comparable) if resumes else 0
 
     steps = len(data.y) // config.batch
     functions = Functions(config, steps)
@@ -435,9 +338,9 @@ def run_experiment(config: Config) -> int:
                 raise ValueError(f"the loss is {loss} in epoch {done}; try a smaller --learning-rate.")
             report(done, f"loss {loss:.4f}  test {accuracy:.1%}  gradient error {error:.0e}")
             if done % config.checkpoint_every == 0 or done == config.epochs:
-                write_checkpoint(checkpoint, config, run, done)
+                write_checkpoint(checkpoint, config.comparable, run, done)
         if interruption:
-            write_checkpoint(checkpoint, config, run, done)
+            write_checkpoint(checkpoint, config.comparable, run, done)
     if interruption:
         screen.print(
             f"stopped after epoch {done} of {config.epochs}; add --resume to the same command to go on"
@@ -450,6 +353,7 @@ def run_experiment(config: Config) -> int:
     results = {
         "experiment": "digits",
         "config": config.comparable,
+        "classes": CLASSES,
         "examples": {"training": len(data.y), "test": len(data.test_y)},
         "steps": steps * config.epochs,
         "parameters": sum(a.size for a in jax.tree.leaves(run.params)),
@@ -463,7 +367,7 @@ def run_experiment(config: Config) -> int:
         "environment": environment(),
     }
     figure = out / "digits.png"
-    draw(figure, config, results)
+    draw(figure, results)
     write_json(out / "digits.json", results)
     show(results, [figure, out / "digits.json"])
 

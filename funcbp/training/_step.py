@@ -27,13 +27,14 @@ class Step(NamedTuple):
         params: updated.
         state: the network's.
         opt_state: the optimizer's.
-        metrics: "value" (the loss before the update) and "gradient_norm".
+        metrics: "value" (the loss before the update) and "gradient_norm"; and by its name whatever was asked
+            for with `collect` or, as "collected", with `visit`.
     """
 
     params: PyTree
     state: PyTree
     opt_state: PyTree
-    metrics: dict[str, jax.Array]
+    metrics: dict[str, PyTree]
 
 
 def make_step(
@@ -71,6 +72,7 @@ def make_step(
     True
     """
     sweep = backprop(network, loss, **options)
+    asked = (*options.get("collect", ()), *(["collected"] if options.get("visit") else []))
     optimizer = optax.with_extra_args_support(optimizer)
     is_frozen = frozen_predicate(options.get("frozen", ()))
 
@@ -101,6 +103,7 @@ def make_step(
             lambda path, u: jnp.zeros_like(u) if is_frozen(path_string(path)) else u, updates
         )
         metrics = {"value": result.value, "gradient_norm": optax.tree.norm(result.grads)}
+        metrics |= {name: getattr(result, name) for name in asked}
         return Step(optax.apply_updates(params, updates), result.state, opt_state, metrics)
 
     compiled = jax.jit(step, donate_argnums=(0, 1, 2) if donate else ())

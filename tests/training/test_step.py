@@ -153,6 +153,17 @@ def test_options_of_the_sweep_reach_it():
         assert np.isfinite(metrics["value"])
 
 
+def test_what_was_asked_for_is_among_the_metrics():
+    def visit(path, parameter, factor, aux):
+        return jnp.linalg.norm(factor.delta)
+
+    _, metrics = steps(NETWORK, optax.sgd(0.1), count=1, collect=("deltas", "per_example"), visit=visit)
+    assert metrics.keys() == {"value", "gradient_norm", "deltas", "per_example", "collected"}
+    assert metrics["deltas"][2].shape == (16, 3)
+    np.testing.assert_allclose(metrics["per_example"].mean(), metrics["value"], rtol=1e-6)
+    assert metrics["collected"][2]["w"] == jnp.linalg.norm(metrics["deltas"][2])
+
+
 def test_the_gradient_of_the_value_function_is_the_sweep():
     f = training.value_function(NETWORK, LOSS)
     params, _ = NETWORK.init(KEY, X)
