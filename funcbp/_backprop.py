@@ -82,13 +82,15 @@ def backprop(
             has a random key of its own.
         train: False for the gradient of the evaluation pass (no dropout, running statistics).
         visit: `visit(path, parameter, factor, aux_leaf)` is called for every parameter beside the gradient's
-            contraction.
+            contraction; the parameter is in the compute dtype.
 
     Returns:
         `sweep(params, x, y, *, state=(), key=None, weights=None, mask=None, positions=None, aux=None) ->
         Sweep`, a pure function. `weights` has the shape of the loss's leading axes, `(batch,)` or `(batch,
-        time)`: examples, or positions. If they sum to zero, so do value and gradients. `mask` and `positions`
-        go to the layers that use them; `aux`, in the tree of the parameters, goes to `visit`.
+        time)`: examples, or positions. What has weight zero may be anything, such as a label that is none; if
+        all weights are zero, so are value and gradients. `mask` and `positions` go to the layers that use
+        them (they do not mask the loss: that is `weights`) and have the batch as their first axis; `aux`, in
+        the tree of the parameters, goes to `visit`.
 
     Raises:
         TypeError, ValueError: for options that do not fit, here; for shapes, dtypes and trees, at the call,
@@ -104,7 +106,9 @@ def backprop(
     """
     _check_options(network, collect, reduction, microbatches, visit)
     evaluate = as_loss(loss)
-    precision = precision or Precision()
+    precision = Precision() if precision is None else precision
+    if not isinstance(precision, Precision):
+        raise TypeError(f"backprop: `precision` must be a funcbp.Precision, got {precision!r}.")
     is_frozen = frozen_predicate(frozen)
 
     def contraction(
@@ -113,7 +117,13 @@ def backprop(
         seen = None if visit is None else visit(path, parameter, factor, aux_leaf)
         if is_frozen(path_string(path)):
             return jnp.zeros(parameter.shape, upcast(parameter).dtype), seen
-        return upcast(factor.gradient()), seen
+        gradient = factor.gradient()
+        if gradient.shape != parameter.shape:
+            raise ValueError(
+                f"backprop: the gradient of `{path_string(path)}` is {describe(gradient)}, the parameter "
+                f"{describe(parameter)}; its layer's factor does not fit (an axis count, a size)."
+            )
+        return upcast(gradient), seen
 
     def one_sweep(
         params: PyTree,
@@ -129,7 +139,9 @@ def backprop(
         forward: Forward = network.fwd(computed, state, precision.cast(x), context)
         values, loss_pullback = evaluate(upcast_tree(forward.y), upcast_tree(y))
         scale = value_cotangent(values, weights, total)
-        value = jnp.sum(scale * upcast(values))
+        _check_range(forward.y, reduction)
+        # What has no weight may be anything, a padded label that is none among it.
+        value = jnp.sum(jnp.where(scale == 0, 0, scale * upcast(values)))
         y_ct = jax.tree.map(
             lambda ct, z: ct.astype(z.dtype), loss_pullback(scale.astype(values.dtype)), forward.y
         )
@@ -144,7 +156,7 @@ def backprop(
             forward.activations if "activations" in collect else None,
             _cotangents(backward.cotangents) if "cotangents" in collect else None,
             _deltas(backward.cotangents) if "deltas" in collect else None,
-            values.reshape(values.shape[0], -1).sum(-1) if "per_example" in collect else None,
+            values.sum(tuple(range(1, values.ndim))) if "per_example" in collect else None,
             None if visit is None else treedef.unflatten([seen for _, seen in pairs]),
         )
 
@@ -211,6 +223,7 @@ def predict(network: Layer, *, precision: Precision | None = None) -> Callable[.
         params: PyTree, x: PyTree, *, state: PyTree = (), mask: PyTree = None, positions: PyTree = None
     ) -> PyTree:
         with precision.products():
+            params, x = jax.tree.map(jnp.asarray, (params, x))
             y = network.fwd(
                 precision.cast(params), state, precision.cast(x), Context(None, False, mask, positions)
             ).y
@@ -260,6 +273,13 @@ def _accumulated(
         return (value + each.value, grads, each.state), (each.x_ct, each.per_example)
 
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, upcast(p).dtype), params)
+    for what, tree in (("mask", context.mask), ("positions", context.positions)):
+        for a in jax.tree.leaves(tree):
+            if jnp.shape(a)[:1] != weights.shape[:1]:
+                raise ValueError(
+                    f"backprop: with microbatches the first axis of `{what}` must be the batch of "
+                    f"{weights.shape[0]}, got {describe(a)}; broadcast it."
+                )
     parted = jax.tree.map(split, (x, y, weights, context.mask, context.positions))
     first = jax.eval_shape(lambda c, p: step(c, p)[0][0], (jnp.float32(0), zeros, state), _first(parted))
     carry = (jnp.zeros((), first.dtype), zeros, state)
@@ -286,6 +306,14 @@ def _deltas(tree: PyTree) -> PyTree:
     )
 
 
+def _check_range(outputs: PyTree, reduction: Reduction) -> None:
+    if reduction == "mean" and any(z.dtype == jnp.float16 for z in jax.tree.leaves(outputs)):
+        raise ValueError(
+            "backprop: the outputs are float16, which cannot hold ∂value/∂outputs of a mean over many "
+            "examples (below 6e-8 is zero); use bfloat16, or reduction='sum' and divide the gradients."
+        )
+
+
 def _check_options(network: Layer, collect: Any, reduction: str, microbatches: int, visit: Any) -> None:
     if not isinstance(network, Layer):
         raise TypeError(f"backprop: `network` must be a Layer, got {type(network).__name__}.")
@@ -294,6 +322,8 @@ def _check_options(network: Layer, collect: Any, reduction: str, microbatches: i
         raise ValueError(f"backprop: `collect` must be a tuple of names out of {COLLECTIBLE}, got {wrong!r}.")
     if reduction not in ("mean", "sum"):
         raise ValueError(f"backprop: `reduction` must be 'mean' or 'sum', got {reduction!r}.")
+    if not isinstance(microbatches, int):
+        raise TypeError(f"backprop: `microbatches` must be a whole number, got {microbatches!r}.")
     if microbatches < 1:
         raise ValueError(f"backprop: `microbatches` must be at least 1, got {microbatches}.")
     if microbatches > 1 and (visit is not None or set(collect) - {"per_example"}):

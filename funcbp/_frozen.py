@@ -15,6 +15,8 @@ Frozen = Collection[str] | Callable[[str], bool]
 def frozen_predicate(frozen: Frozen) -> Callable[[str], bool]:
     """Whether the parameter at a dotted path is frozen: by its name, a prefix of it, or a predicate."""
     if not isinstance(frozen, Collection):
+        if not callable(frozen):
+            raise TypeError(f"backprop: `frozen` must be names or a predicate on them, got {frozen!r}.")
         return frozen
     names = _names(frozen)
     return lambda path: any(path == name or path.startswith(f"{name}.") for name in names)

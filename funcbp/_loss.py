@@ -27,6 +27,10 @@ def as_loss(loss: LossLike) -> Loss:
         TypeError: for anything that does not come with a hand-derived derivative.
     """
     rule, static = (loss.func, loss.keywords) if isinstance(loss, functools.partial) else (loss, {})
+    if isinstance(loss, functools.partial) and loss.args:
+        raise TypeError(
+            f"loss: a partial of a Rule may fix static options by name, not arrays; got {loss!r}."
+        )
     if isinstance(rule, Rule):
         return functools.partial(_from_rule, rule, static)
     if isinstance(loss, tuple) and len(loss) == 2 and all(map(callable, loss)):

@@ -30,6 +30,24 @@ class Precision:
     compute: DTypeLike | None = None
     matmul: str | None = None
 
+    def __post_init__(self) -> None:
+        try:
+            floating = self.compute is None or jnp.issubdtype(jnp.dtype(self.compute), jnp.floating)
+        except TypeError:
+            floating = False
+        if not floating:
+            raise ValueError(f"Precision: `compute` must be a floating dtype, got {self.compute!r}.")
+        if self.compute is not None and jnp.dtype(self.compute) == jnp.float16:
+            raise ValueError(
+                "Precision: float16 cannot hold the δ's of a mean over many examples (what is below 6e-8 is "
+                "zero); use bfloat16."
+            )
+        try:
+            with self.products():
+                pass
+        except ValueError as error:
+            raise ValueError(f"Precision: `matmul` is {self.matmul!r}; {error}") from None
+
     def cast(self, tree: PyTree) -> PyTree:
         """Floating leaves in the compute dtype; others as they are."""
         if self.compute is None:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.tree_util import KeyPath, keystr
 
+from ..factors import Factor
+
 __all__ = [
     "Backward",
     "Context",
@@ -18,9 +20,11 @@ __all__ = [
     "Forward",
     "Layer",
     "Visit",
+    "as_spec",
     "in_layer",
     "leaf",
     "path_string",
+    "require_layer",
     "split_key",
 ]
 
@@ -103,7 +107,7 @@ def leaf(
     Args:
         init: `(key, x_spec) -> (params, state)`; `()` for none.
         fwd: `(params, state, x, context) -> (y, state, residuals)`. Residuals must not hold parameters:
-            `pullback` is given them, and a scan over blocks would copy them.
+            `pullback` is given them, and a scan over blocks would copy them. They must be arrays.
         pullback: `(params, residuals, y_ct) -> (factors, x_ct)`: a `Factor` for every parameter, in the tree
             of `params`.
         pre_activation: whether the output is a pre-activation p, so that its cotangent is a δ.
@@ -116,6 +120,9 @@ def leaf(
     ... )
     """
 
+    def layer_init(key: jax.Array, x_spec: PyTree) -> tuple[PyTree, PyTree]:
+        return init(key, as_spec(x_spec))
+
     def layer_fwd(params: PyTree, state: PyTree, x: PyTree, context: Context) -> Forward:
         y, state, residuals = fwd(params, state, x, context)
         return Forward(y, state, residuals, y)
@@ -126,15 +133,30 @@ def leaf(
         factors, x_ct = pullback(params, residuals, y_ct)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
         aux_leaves = [None] * len(leaves) if aux is None else treedef.flatten_up_to(aux)
-        collected = [
-            visit((*path, *where), parameter, factor, aux_leaf)
-            for (where, parameter), factor, aux_leaf in zip(
-                leaves, treedef.flatten_up_to(factors), aux_leaves, strict=True
-            )
-        ]
+        collected = []
+        for (where, parameter), factor, aux_leaf in zip(
+            leaves, treedef.flatten_up_to(factors), aux_leaves, strict=True
+        ):
+            if not isinstance(factor, Factor):
+                raise TypeError(
+                    f"leaf: the pullback must give a Factor for `{path_string(where) or 'params'}`, "
+                    f"got {type(factor).__name__}; see funcbp.factors."
+                )
+            collected.append(visit((*path, *where), parameter, factor, aux_leaf))
         return Backward(treedef.unflatten(collected), Delta(y_ct) if pre_activation else y_ct, x_ct)
 
-    return Layer(init, layer_fwd, layer_bwd)
+    return Layer(layer_init, layer_fwd, layer_bwd)
+
+
+def as_spec(x: PyTree) -> PyTree:
+    """Shapes and the dtypes that JAX will have: float64 data of numpy are float32 where 64 bits are off."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype)), x)
+
+
+def require_layer(what: str, layer: Any) -> None:
+    """Raise `TypeError` for what is not a Layer."""
+    if not isinstance(layer, Layer):
+        raise TypeError(f"{what} is a {type(layer).__name__}, not a Layer; did you forget to call it?")
 
 
 def path_string(path: KeyPath) -> str:

@@ -53,6 +53,7 @@ def dense(
         params: PyTree, state: PyTree, x: jax.Array, context: Context
     ) -> tuple[jax.Array, PyTree, jax.Array]:
         del context
+        _check_params("dense", params, {"w": (None, features)} | ({"b": (features,)} if bias else {}))
         p, _ = rules.dense.fwd(x, params["w"], params.get("b"))
         return p, state, x
 
@@ -82,6 +83,11 @@ def activation(rule: str | Rule, **static: Any) -> Layer:
     if not isinstance(rule, Rule) or len(rule.signature.arguments) != 1:
         raise TypeError(f"activation: needs a Rule of one array, got {rule!r}.")
 
+    if unknown := static.keys() - rule.signature.statics.keys():
+        raise TypeError(
+            f"activation: {rule.name} has no option `{min(unknown)}`; it has {list(rule.signature.statics)}."
+        )
+
     def init(key: jax.Array, x_spec: PyTree) -> tuple[PyTree, PyTree]:
         del key, x_spec
         return (), ()
@@ -110,6 +116,8 @@ def layer_norm(*, gain: bool = True, bias: bool = True, eps: float = 1e-5) -> La
         eps: added to the variance.
     """
 
+    names = [name for name, wanted in (("gain", gain), ("bias", bias)) if wanted]
+
     def init(key: jax.Array, x_spec: Any) -> tuple[PyTree, PyTree]:
         del key
         _floating("layer_norm", x_spec)
@@ -121,6 +129,7 @@ def layer_norm(*, gain: bool = True, bias: bool = True, eps: float = 1e-5) -> La
         params: PyTree, state: PyTree, x: jax.Array, context: Context
     ) -> tuple[jax.Array, PyTree, PyTree]:
         del context
+        _check_params("layer_norm", params, dict.fromkeys(names, (None,)))
         y, (x, _, _, mean, rstd) = rules.layer_norm.fwd(x, params.get("gain"), params.get("bias"), eps=eps)
         return y, state, (x, mean, rstd)
 
@@ -142,6 +151,7 @@ def dropout(rate: float) -> Layer:
     Raises:
         ValueError: for a rate outside [0, 1), or a training pass without `key=`.
     """
+    rate = float(rate)
     if not 0 <= rate < 1:
         raise ValueError(f"dropout: rate must be in [0, 1), got {rate}.")
 
@@ -206,6 +216,7 @@ def embedding(
     ) -> tuple[jax.Array, PyTree, jax.Array]:
         del context
         _integers(ids)
+        _check_params("embedding", params, {"table": (size, features)})
         rows = jnp.take(
             params["table"], jnp.where(ids < 0, size, ids), axis=0, mode="fill", fill_value=jnp.nan
         )
@@ -216,6 +227,23 @@ def embedding(
         return {"table": Rows(ids, y_ct, size)}, None
 
     return leaf(init, fwd, pullback)
+
+
+def _check_params(layer: str, params: PyTree, expected: dict[str, tuple[int | None, ...]]) -> None:
+    """Names and sizes; None is a size that the input decides."""
+    if not isinstance(params, dict) or params.keys() != expected.keys():
+        raise ValueError(
+            f"{layer}: params must be a dict of {list(expected)}, got {jax.tree.structure(params)}; "
+            "use what `init` returned."
+        )
+    for name, shape in expected.items():
+        given = jnp.shape(params[name])
+        if len(given) != len(shape) or any(s not in (None, g) for s, g in zip(shape, given, strict=True)):
+            sizes = ", ".join("any" if s is None else str(s) for s in shape)
+            raise ValueError(
+                f"{layer}: parameter `{name}` has shape {given}, this layer's is ({sizes}); "
+                "use what `init` returned."
+            )
 
 
 def _integers(ids: Any) -> None:
@@ -234,5 +262,7 @@ def _floating(layer: str, x_spec: Any) -> None:
 
 
 def _positive(layer: str, option: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{layer}: `{option}` must be a whole number, got {value!r}.")
     if value < 1:
         raise ValueError(f"{layer}: `{option}` must be at least 1, got {value}.")

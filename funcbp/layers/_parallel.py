@@ -1,10 +1,13 @@
 """`parallel`: several layers that read the same input."""
 
+import functools
+
 import jax
 from jax import numpy as jnp
-from jax.tree_util import DictKey, KeyPath, SequenceKey
+from jax.tree_util import KeyPath
 
 from ._layer import Backward, Context, Forward, Layer, PyTree, Visit, in_layer, split_key
+from ._members import Members
 
 __all__ = ["parallel"]
 
@@ -20,53 +23,47 @@ def parallel(*layers: Layer, **named: Layer) -> Layer:
     >>> from funcbp.layers import activation, dense
     >>> two_heads = parallel(mean=dense(1), gate=activation("sigmoid"))
     """
-    if bool(layers) == bool(named):
-        raise TypeError("parallel: give layers either by position or by name, and at least one.")
-    names = tuple(named) if named else tuple(range(len(layers)))
-    members = tuple(named.values()) if named else layers
-    keys = [DictKey(n) if named else SequenceKey(n) for n in names]
-
-    def build(values: list[PyTree]) -> PyTree:
-        return dict(zip(names, values, strict=True)) if named else tuple(values)
+    members = Members("parallel", layers, named)
 
     def init(key: jax.Array, x_spec: PyTree) -> tuple[PyTree, PyTree]:
-        pairs = [layer.init(jax.random.fold_in(key, i), x_spec) for i, layer in enumerate(members)]
-        states = [s for _, s in pairs]
-        return build([p for p, _ in pairs]), build(states) if jax.tree.leaves(states) else ()
+        params, states = [], []
+        for i, layer in enumerate(members.layers):
+            with in_layer(members.places[i]):
+                p, s = layer.init(jax.random.fold_in(key, i), x_spec)
+            params.append(p)
+            states.append(s)
+        return members.build(params), members.build_state(states)
 
     def fwd(params: PyTree, state: PyTree, x: PyTree, context: Context) -> Forward:
+        parts, states = members.split(params, "params"), members.split_state(state)
         results = []
-        for i, (name, layer) in enumerate(zip(names, members, strict=True)):
-            with in_layer(f"`{name}` of a parallel"):
-                part = () if isinstance(state, tuple) and not state else state[name]
-                results.append(layer.fwd(params[name], part, x, split_key(context, i)))
-        states = [r.state for r in results]
-        return Forward(
-            build([r.y for r in results]),
-            build(states) if jax.tree.leaves(states) else (),
-            tuple(r.residuals for r in results),
-            build([r.activations for r in results]),
-        )
+        for i, layer in enumerate(members.layers):
+            with in_layer(members.places[i]):
+                results.append(layer.fwd(parts[i], states[i], x, split_key(context, i)))
+        y, states, residuals, activations = zip(*results, strict=True)
+        return Forward(members.build(y), members.build_state(states), residuals, members.build(activations))
 
     def bwd(
         params: PyTree, residuals: PyTree, y_ct: PyTree, visit: Visit, aux: PyTree, path: KeyPath
     ) -> Backward:
+        parts, auxes = members.split(params, "params"), members.split_aux(aux)
         results = []
-        for i, (name, layer) in enumerate(zip(names, members, strict=True)):
-            with in_layer(f"`{name}` of a parallel"):
-                part = None if aux is None else aux[name]
-                results.append(
-                    layer.bwd(params[name], residuals[i], y_ct[name], visit, part, (*path, keys[i]))
-                )
-        x_ct = results[0].x_ct
-        for r in results[1:]:
-            x_ct = jax.tree.map(_add, x_ct, r.x_ct, is_leaf=lambda a: a is None)
-        return Backward(build([r.collected for r in results]), build([r.cotangents for r in results]), x_ct)
+        for i, (layer, ct) in enumerate(zip(members.layers, members.split(y_ct, "y_ct"), strict=True)):
+            with in_layer(members.places[i]):
+                branch = (*path, members.keys[i])
+                results.append(layer.bwd(parts[i], residuals[i], ct, visit, auxes[i], branch))
+        collected, cotangents, x_cts = zip(*results, strict=True)
+        x_ct = functools.reduce(_add, x_cts)
+        return Backward(members.build(collected), members.build(cotangents), x_ct)
 
     return Layer(init, fwd, bwd)
 
 
-def _add(a: jax.Array | None, b: jax.Array | None) -> jax.Array | None:
+def _add(a: PyTree, b: PyTree) -> PyTree:
+    """The sum of two cotangents, in which None, for what has no derivative, adds nothing."""
     if a is None or b is None:
         return b if a is None else a
-    return jnp.add(a, b)
+    if isinstance(a, jax.Array):
+        return jnp.add(a, b)
+    children, treedef = jax.tree.flatten(a, is_leaf=lambda n: n is not a)
+    return treedef.unflatten([_add(*each) for each in zip(children, treedef.flatten_up_to(b), strict=True)])

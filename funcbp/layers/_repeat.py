@@ -1,5 +1,6 @@
 """`repeat`: equal blocks one after the other, as one scan."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,18 @@ from jax import lax
 from jax.tree_util import KeyPath
 
 from ._chain import output_spec
-from ._layer import Backward, Context, Forward, Layer, PyTree, Visit, in_layer
+from ._layer import (
+    Backward,
+    Context,
+    Forward,
+    Layer,
+    PyTree,
+    Visit,
+    as_spec,
+    in_layer,
+    path_string,
+    require_layer,
+)
 
 __all__ = ["repeat"]
 
@@ -43,6 +55,10 @@ def _once(tree: PyTree, shared: Sequence[jax.Array]) -> _Saved:
     seen = {id(a): (False, i) for i, a in enumerate(shared)}
     stacked: list[jax.Array] = []
     for a in leaves:
+        if not isinstance(a, jax.Array):
+            raise TypeError(
+                f"repeat: residuals must be arrays, got {type(a).__name__}; static values belong in the layer."
+            )
         if id(a) not in seen:
             seen[id(a)] = (True, len(stacked))
             stacked.append(a)
@@ -60,10 +76,13 @@ def repeat(block: Layer, times: int) -> Layer:
         ValueError: for `times` below one, or a block whose output differs from its input in tree, shape or
             dtype.
     """
+    require_layer("repeat: the block", block)
+    times = operator.index(times)
     if times < 1:
         raise ValueError(f"repeat: `times` must be at least 1, got {times}.")
 
     def init(key: jax.Array, x_spec: PyTree) -> tuple[PyTree, PyTree]:
+        x_spec = as_spec(x_spec)
         params, state = jax.vmap(lambda k: block.init(k, x_spec))(jax.random.split(key, times))
         one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (params, state))
         with in_layer(f"the block of a repeat of {times}"):
@@ -71,6 +90,7 @@ def repeat(block: Layer, times: int) -> Layer:
         return params, state
 
     def fwd(params: PyTree, state: PyTree, x: PyTree, context: Context) -> Forward:
+        _check_stacked(params, times)
         keys = None if context.key is None else jax.random.split(context.key, times)
         shared = tuple(jax.tree.leaves((context.mask, context.positions)))
         layouts: list[Any] = []
@@ -103,6 +123,15 @@ def repeat(block: Layer, times: int) -> Layer:
         return Backward(collected, cotangents, x_ct)
 
     return Layer(init, fwd, bwd)
+
+
+def _check_stacked(params: PyTree, times: int) -> None:
+    for path, a in jax.tree_util.tree_leaves_with_path(params):
+        if a.shape[:1] != (times,):
+            raise ValueError(
+                f"repeat: the first axis of params is the block, of {times}, but `{path_string(path)}` has "
+                f"shape {a.shape}; use what `init` returned."
+            )
 
 
 def _check(x: PyTree, y: PyTree) -> None:

@@ -8,7 +8,7 @@ from jax.tree_util import KeyPath
 
 from .._signature import describe
 from ._chain import output_spec
-from ._layer import Backward, Context, Forward, Layer, PyTree, Visit
+from ._layer import Backward, Context, Forward, Layer, PyTree, Visit, as_spec, require_layer
 
 __all__ = ["residual"]
 
@@ -29,7 +29,10 @@ def residual(body: Layer, *, entry: str | int | None = None) -> Layer:
         TypeError: when what is added is not floating.
     """
 
+    require_layer("residual: the body", body)
+
     def init(key: jax.Array, x_spec: PyTree) -> tuple[PyTree, PyTree]:
+        x_spec = as_spec(x_spec)
         params, state = body.init(key, x_spec)
         _check(_skip(x_spec, entry), output_spec(body, params, state, x_spec))
         return params, state
@@ -49,7 +52,9 @@ def residual(body: Layer, *, entry: str | int | None = None) -> Layer:
         added = y_ct if x_ct[entry] is None else jax.tree.map(jnp.add, x_ct[entry], y_ct)
         parts: Any = dict(x_ct) if isinstance(x_ct, dict) else list(x_ct)
         parts[entry] = added
-        return Backward(collected, cotangents, parts if isinstance(x_ct, dict) else tuple(parts))
+        if not isinstance(x_ct, dict):
+            parts = type(x_ct)(*parts) if hasattr(x_ct, "_fields") else type(x_ct)(parts)
+        return Backward(collected, cotangents, parts)
 
     return Layer(init, fwd, bwd)
 

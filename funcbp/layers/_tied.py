@@ -8,9 +8,11 @@ from jax.tree_util import DictKey, GetAttrKey, KeyPath, SequenceKey
 
 from .._signature import describe
 from ..factors import Factor, Sum, Transposed
-from ._layer import Backward, Context, Forward, Layer, PyTree, Visit, path_string
+from ._layer import Backward, Context, Forward, Layer, PyTree, Visit, path_string, require_layer
 
 __all__ = ["tied"]
+
+_UNKNOWN = "tied: cannot find a parameter at {!r}; params must be dicts, tuples or NamedTuples."
 
 
 def tied(network: Layer, share: Mapping[str, str]) -> Layer:
@@ -35,6 +37,7 @@ def tied(network: Layer, share: Mapping[str, str]) -> Layer:
     >>> jax.tree.map(lambda a: a.shape, params)
     {'embed': {'table': (7, 4)}, 'unembed': {'w': None}}
     """
+    require_layer("tied: the network", network)
     sources = {target: source.removesuffix(".T") for target, source in share.items()}
     turned = {target: source.endswith(".T") for target, source in share.items()}
     if clash := sources.keys() & set(sources.values()):
@@ -56,6 +59,7 @@ def tied(network: Layer, share: Mapping[str, str]) -> Layer:
                     f"tied: `{target}` is {describe(own)}, but `{share[target]}` is "
                     f"{describe(other.T if turned[target] else other)}; they must be equal."
                 )
+            _get(params, at[source][0])
             params = _replace(params, at[target][0], None)
         return params, state
 
@@ -136,6 +140,8 @@ def _get(tree: PyTree, path: KeyPath) -> PyTree:
                 tree = tree[idx]
             case GetAttrKey(name):
                 tree = getattr(tree, name)
+            case _:
+                raise TypeError(_UNKNOWN.format(step))
     return tree
 
 
@@ -145,7 +151,7 @@ def _replace(tree: PyTree, path: KeyPath, value: PyTree) -> PyTree:
     first, rest = path[0], path[1:]
     match first:
         case DictKey(key):
-            return {**tree, key: _replace(tree[key], rest, value)}
+            return type(tree)({**tree, key: _replace(tree[key], rest, value)})
         case SequenceKey(idx):
             items = list(tree)
             items[idx] = _replace(items[idx], rest, value)
@@ -153,6 +159,4 @@ def _replace(tree: PyTree, path: KeyPath, value: PyTree) -> PyTree:
         case GetAttrKey(name):
             return tree._replace(**{name: _replace(getattr(tree, name), rest, value)})
         case _:
-            raise TypeError(
-                f"tied: cannot replace a parameter at {first!r}; params must be dicts, tuples or NamedTuples."
-            )
+            raise TypeError(_UNKNOWN.format(first))

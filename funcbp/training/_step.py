@@ -1,6 +1,7 @@
 """The optax step."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from jax import numpy as jnp
 from .._backprop import backprop
 from .._frozen import frozen_predicate
 from .._loss import LossLike
+from .._precision import upcast_tree
 from ..layers import Layer
 from ..layers._layer import path_string
 
@@ -71,9 +73,12 @@ def make_step(
     >>> float(metrics["value"]) < 1e-6
     True
     """
+    if not isinstance(optimizer, optax.GradientTransformation | optax.GradientTransformationExtraArgs):
+        raise TypeError(f"make_step: `optimizer` must be of optax, as optax.adam(1e-3); got {optimizer!r}.")
     sweep = backprop(network, loss, **options)
     asked = (*options.get("collect", ()), *(["collected"] if options.get("visit") else []))
     optimizer = optax.with_extra_args_support(optimizer)
+    extra_arguments = _extra_arguments(optimizer)
     is_frozen = frozen_predicate(options.get("frozen", ()))
 
     def step(
@@ -91,42 +96,57 @@ def make_step(
         arrays = {"state": state, "key": key, "weights": weights, "mask": mask, "positions": positions}
         result = sweep(params, x, y, **arrays)
         value_fn = value_function(network, loss, **options)
+        extra = {
+            "value": result.value,
+            "grad": result.grads,
+            "value_fn": lambda p: value_fn(p, x, y, **arrays),
+        }
         updates, opt_state = optimizer.update(
-            result.grads,
-            opt_state,
-            params,
-            value=result.value,
-            grad=result.grads,
-            value_fn=lambda p: value_fn(p, x, y, **arrays),
+            result.grads, opt_state, params, **{name: extra[name] for name in extra_arguments}
         )
         updates = jax.tree_util.tree_map_with_path(
             lambda path, u: jnp.zeros_like(u) if is_frozen(path_string(path)) else u, updates
         )
-        metrics = {"value": result.value, "gradient_norm": optax.tree.norm(result.grads)}
+        metrics = {"value": result.value, "gradient_norm": optax.tree.norm(upcast_tree(result.grads))}
         metrics |= {name: getattr(result, name) for name in asked}
         return Step(optax.apply_updates(params, updates), result.state, opt_state, metrics)
 
     compiled = jax.jit(step, donate_argnums=(0, 1, 2) if donate else ())
 
     @functools.wraps(compiled)
-    def strongly_typed(params: PyTree, state: PyTree, opt_state: PyTree, *args: Any, **kwargs: Any) -> Step:
-        # Some of optax's initial states are weakly typed, which what a step returns is not: the second step
-        # would retrace.
-        return compiled(params, state, _strong(opt_state), *args, **kwargs)
+    def prepared(params: PyTree, state: PyTree, opt_state: PyTree, *args: Any, **kwargs: Any) -> Step:
+        # What a step returns is strongly typed and has buffers of its own. Initial values may not: weak types
+        # would retrace the second step, shared buffers cannot be donated twice.
+        return compiled(*_fresh((params, state, opt_state), donate), *args, **kwargs)
 
-    return strongly_typed
+    return prepared
 
 
-def _strong(tree: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda a: lax.convert_element_type(a, a.dtype) if getattr(a, "weak_type", False) else a, tree
-    )
+def _fresh(tree: PyTree, donate: bool) -> PyTree:
+    seen: set[int] = set()
+
+    def fresh(a: Any) -> Any:
+        if getattr(a, "weak_type", False):
+            a = lax.convert_element_type(a, a.dtype)
+        if donate and id(a) in seen:
+            a = jnp.copy(a)
+        seen.add(id(a))
+        return a
+
+    return jax.tree.map(fresh, tree)
+
+
+def _extra_arguments(optimizer: optax.GradientTransformationExtraArgs) -> list[str]:
+    """Which of the extra arguments an optimizer takes: those it names, or all."""
+    parameters = inspect.signature(optimizer.update).parameters
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return [name for name in ("value", "grad", "value_fn") if takes_all or name in parameters]
 
 
 def value_function(network: Layer, loss: LossLike, **options: Any) -> Callable[..., jax.Array]:
-    """The sweep's value as a JAX function of the parameters, whose `jax.grad` is the sweep's gradient.
+    """The sweep's value as a JAX function, whose `jax.grad` is the sweep's gradient.
 
-    `(params, x, y, **arrays) -> value`; differentiable with respect to `params` only. For line searches, and
+    `(params, x, y, **arrays) -> value`; differentiable with respect to `params` and `x`. For line searches,
     for whatever else takes a function and differentiates it.
 
     >>> from funcbp import layers, rules
@@ -138,17 +158,17 @@ def value_function(network: Layer, loss: LossLike, **options: Any) -> Callable[.
 
     def value(params: PyTree, x: PyTree, y: PyTree, **arrays: Any) -> jax.Array:
         @jax.custom_vjp
-        def of_params(params: PyTree) -> jax.Array:
+        def of_inputs(params: PyTree, x: PyTree) -> jax.Array:
             return sweep(params, x, y, **arrays).value
 
-        def fwd(params: PyTree) -> tuple[jax.Array, PyTree]:
+        def fwd(params: PyTree, x: PyTree) -> tuple[jax.Array, PyTree]:
             result = sweep(params, x, y, **arrays)
-            return result.value, result.grads
+            return result.value, (result.grads, result.x_ct)
 
-        def bwd(grads: PyTree, value_ct: jax.Array) -> tuple[PyTree]:
-            return (jax.tree.map(lambda g: (value_ct * g).astype(g.dtype), grads),)
+        def bwd(cotangents: PyTree, value_ct: jax.Array) -> tuple[PyTree, PyTree]:
+            return jax.tree.map(lambda g: (value_ct * g).astype(g.dtype), cotangents)
 
-        of_params.defvjp(fwd, bwd)
-        return of_params(params)
+        of_inputs.defvjp(fwd, bwd)
+        return of_inputs(params, x)
 
     return value

@@ -1,5 +1,8 @@
 """Combinators give back a Layer: their trees, their equivalences, their errors."""
 
+import itertools
+from typing import NamedTuple
+
 import jax
 import numpy as np
 import pytest
@@ -240,6 +243,10 @@ def test_the_mask_reaches_the_layers():
             ValueError,
             "must give back the shape and dtype",
         ),
+        (lambda: layers.residual(layers.dense), TypeError, "the body is a function, not a Layer"),
+        (lambda: layers.repeat(layers.dense, 2), TypeError, "the block is a function, not a Layer"),
+        (lambda: layers.tied(layers.dense, {}), TypeError, "the network is a function, not a Layer"),
+        (lambda: layers.parallel(layers.dense), TypeError, "layer `0` is a function, not a Layer"),
         (
             lambda: tie({"1.w": "0.v"}),
             ValueError,
@@ -282,3 +289,64 @@ def test_a_stacked_parameter_cannot_be_tied():
     params, _ = network.init(KEY, X)
     with pytest.raises(ValueError, match="tie inside the block instead"):
         sweep(network, params, X)
+
+
+def test_parameters_of_a_repeat_of_another_length_are_refused():
+    params, _ = layers.repeat(layers.dense(6), 3).init(KEY, X)
+    with pytest.raises(ValueError, match="the first axis of params is the block, of 2, but `b` has shape"):
+        layers.repeat(layers.dense(6), 2).fwd(params, (), X, CONTEXT)
+
+
+def test_static_residuals_are_refused_where_a_scan_would_trace_them():
+    layer = layers.leaf(
+        lambda key, spec: ((), ()),
+        lambda params, state, x, context: (x, state, 3),
+        lambda params, n, ct: ((), ct),
+    )
+    with pytest.raises(TypeError, match="residuals must be arrays, got int"):
+        layers.repeat(layer, 2).fwd((), (), X, CONTEXT)
+
+
+def test_branches_without_a_derivative_add_nothing_to_the_cotangent():
+    def reads(name, cotangent):
+        return layers.leaf(
+            lambda key, spec: ((), ()),
+            lambda params, state, x, context: (x[name], state, ()),
+            lambda params, residuals, y_ct: ((), cotangent(y_ct)),
+        )
+
+    pairs = {
+        "none": lambda ct: None,
+        "first": lambda ct: {"a": ct, "b": None},
+        "second": lambda ct: {"a": None, "b": ct},
+    }
+    for order in itertools.permutations(pairs):
+        network = layers.parallel(*[reads("b" if name == "second" else "a", pairs[name]) for name in order])
+        backward = network.bwd(((),) * 3, ((),) * 3, (X, X, X), None, None, ())
+        assert_trees_equal(backward.x_ct, {"a": X, "b": X})
+
+
+class Pair(NamedTuple):
+    data: jax.Array
+    gate: jax.Array
+
+
+def test_residual_of_a_named_tuple_gives_one_back():
+    product = layers.leaf(
+        lambda key, spec: ((), ()),
+        lambda params, state, x, context: (x.data * x.gate, state, x),
+        lambda params, x, y_ct: ((), Pair(x.gate * y_ct, x.data * y_ct)),
+    )
+    network, x = layers.residual(product, entry=0), Pair(X, 2 * X)
+    forward = network.fwd((), (), x, CONTEXT)
+    backward = network.bwd((), forward.residuals, jnp.ones_like(X), None, None, ())
+    assert_trees_equal(backward.x_ct, Pair(1 + 2 * X, X))
+
+
+def test_float64_data_of_numpy_initialize_what_jax_computes_in():
+    x = np.ones((4, 6))
+    network = layers.chain(
+        layers.residual(layers.dense(6)), layers.repeat(layers.residual(layers.dense(6)), 2)
+    )
+    params, _ = network.init(KEY, x)
+    assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype("float32")}

@@ -87,11 +87,25 @@ def test_layer_norm_parameters_are_optional(options):
     np.testing.assert_allclose(y, jax.nn.standardize(X, axis=-1), rtol=1e-4, atol=1e-5)
 
 
+def dense_with(features, **options):
+    return layers.dense(3).fwd(layers.dense(features, **options).init(KEY, X)[0], (), X, CONTEXT)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: layers.dense(0), ValueError, "`features` must be at least 1, got 0"),
         (lambda: layers.embedding(0, 1), ValueError, "`size` must be at least 1"),
+        (lambda: layers.dense(3.0), TypeError, "`features` must be a whole number, got 3.0"),
+        (lambda: layers.activation("gelu", approximat=False), TypeError, "gelu has no option `approximat`"),
+        (lambda: dense_with(5), ValueError, r"parameter `w` has shape \(6, 5\), this layer's is \(any, 3\)"),
+        (lambda: dense_with(3, bias=False), ValueError, r"params must be a dict of \['w', 'b'\]"),
+        (lambda: layers.layer_norm().fwd({}, (), X, CONTEXT), ValueError, "params must be a dict of .'gain'"),
+        (
+            lambda: layers.embedding(3, 2).fwd({"table": jnp.ones((5, 2))}, (), jnp.array([1]), CONTEXT),
+            ValueError,
+            "`table` has shape",
+        ),
         (lambda: layers.dropout(1.0), ValueError, r"rate must be in \[0, 1\), got 1.0"),
         (lambda: layers.dropout(-0.1), ValueError, "rate must be in"),
         (lambda: layers.repeat(layers.dense(1), 0), ValueError, "`times` must be at least 1"),

@@ -140,6 +140,42 @@ def test_donated_buffers_are_gone_and_the_others_are_not():
         assert params[0]["w"].is_deleted() == donate
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_can_be_given_its_buffers(name):
+    params, _ = steps(NETWORK, OPTIMIZERS[name], count=2, donate=True)
+    kept, _ = steps(NETWORK, OPTIMIZERS[name], count=2)
+    assert_trees_equal(params, kept)
+
+
+def test_an_optimizer_is_given_only_what_it_takes():
+    sam = optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.01), sync_period=2)
+    _, metrics = steps(NETWORK, sam, count=4)
+    assert np.isfinite(metrics["value"])
+
+
+def test_an_optimizer_that_was_not_called_is_named():
+    with pytest.raises(TypeError, match="`optimizer` must be of optax"):
+        training.make_step(NETWORK, LOSS, optax.adam)
+
+
+def test_the_norm_of_half_precision_gradients_does_not_overflow():
+    network = layers.dense(1, bias=False)
+    step = training.make_step(network, rules.squared_error, optax.sgd(0.0), reduction="sum")
+    x, y = jnp.full((1, 4), 50, "float16"), jnp.zeros((1, 1), "float16")
+    params = {"w": jnp.ones((4, 1), "float16")}
+    result = step(params, (), optax.sgd(0.0).init(params), x, y)
+    assert float(result.metrics["gradient_norm"]) == pytest.approx(2 * 50 * 400, rel=1e-3)
+
+
+def test_weakly_typed_parameters_do_not_retrace():
+    step = training.make_step(NETWORK, LOSS, optax.sgd(0.1))
+    params, _ = NETWORK.init(KEY, X)
+    params[0]["b"] = jnp.broadcast_to(jnp.asarray(1.0), (8,))
+    for _ in range(3):
+        params, *_ = step(params, (), optax.sgd(0.1).init(params), X, Y)
+    assert step.__wrapped__._cache_size() == 1
+
+
 def test_options_of_the_sweep_reach_it():
     network = layers.chain(NETWORK, layers.dropout(0.1))
     plain, _ = steps(network, optax.sgd(0.1))
