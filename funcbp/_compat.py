@@ -17,6 +17,7 @@ __all__ = [
     "enable_x64",
     "jaxpr_as_fun",
     "quick_jit",
+    "scan_counts",
     "shapes",
 ]
 
@@ -59,6 +60,23 @@ def bind(equation: JaxprEqn, values: Sequence[Any]) -> list[Any]:
 def shapes(equation: JaxprEqn) -> list[tuple[int, ...]]:
     """The shape of every operand of an equation."""
     return [tuple(getattr(atom.aval, "shape", ())) for atom in equation.invars]
+
+
+def scan_counts(equation: JaxprEqn) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many are carried.
+
+    Read from the shapes, because versions name it differently: what is scanned over, and what is stacked, has
+    one axis more outside of the body than inside.
+    """
+    body = equation.params["jaxpr"]
+
+    def longer(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+        return sum(len(o.aval.shape) > len(i.shape) for o, i in zip(outside, inside, strict=True))
+
+    scanned = longer(equation.invars, body.in_avals)
+    stacked = longer(equation.outvars, body.out_avals)
+    carried = len(equation.outvars) - stacked
+    return len(equation.invars) - scanned - carried, carried
 
 
 def called(equation: JaxprEqn) -> ClosedJaxpr | None:

@@ -339,7 +339,7 @@ _PINNED: dict[str, Callable[..., list[Any]]] = {
 
 def _scan(equation: JaxprEqn, inputs: list[_Pair], noise: _Noise) -> list[_Pair]:
     body, length = equation.params["jaxpr"], equation.params["length"]
-    consts, carries = equation.params["num_consts"], equation.params["num_carry"]
+    consts, carries = _compat.scan_counts(equation)
     fixed, carry, xs = inputs[:consts], inputs[consts : consts + carries], inputs[consts + carries :]
     first = [_Pair(p.exact[0], p.noisy[0]) for p in xs] if length else []
     count = _count(lambda n: _evaluate(body, [*fixed, *carry, *first], n), noise.pin) if length else 0
