@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Hashable, Mapping
 from types import FunctionType, MappingProxyType
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 
 from ._signature import Signature
-from .domains import Domain, Integers, Point
+from .domains import Booleans, Domain, Integers, Point
 from .factors import contract
 
 __all__ = ["Rule", "catalogue"]
@@ -55,8 +56,6 @@ class Rule:
     >>> jax.grad(lambda p: rules.relu(p).sum())(jnp.array([-1.0, 2.0]))
     Array([0., 1.], dtype=float32)
     """
-
-    __slots__ = ("__dict__",)
 
     name: str
     family: str
@@ -114,6 +113,23 @@ class Rule:
     def __repr__(self) -> str:
         arguments = ", ".join(f"{a.name}: {' '.join(a.axes)}" for a in self.signature.arguments)
         return f"<Rule {self.name}({arguments})>"
+
+    def __copy__(self) -> "Rule":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Rule":
+        del memo
+        return self
+
+    def __reduce__(self) -> str:
+        # Its functions are often local ones, which pickle refuses: a rule is found again by its name.
+        module = sys.modules.get(self.__dict__["__module__"])
+        if getattr(module, self.name, None) is not self:
+            raise TypeError(
+                f"rule `{self.name}` cannot be pickled: `{self.__dict__['__module__']}` has no rule of that "
+                f"name; assign it there, at the top level: {self.name} = Rule(...)."
+            )
+        return self.name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The function itself, with `bwd` as its reverse-mode derivative."""
@@ -182,7 +198,7 @@ def _validate(
             f"rule `{name}`: `domain` must name exactly the arguments {names} in order, got {list(domain)}."
         )
     for argument in signature.arguments:
-        if isinstance(domain[argument.name], Integers) == argument.floating:
+        if _kind(domain[argument.name]) != argument.kind:
             raise TypeError(f"rule `{name}`: the domain of `{argument.name}` does not fit its annotation.")
     statics = {
         n: p.default
@@ -199,6 +215,12 @@ def _validate(
     for label, point in points.items():
         if unknown := (point.at.keys() | point.expected.keys()) - set(names):
             raise TypeError(f"rule `{name}`: point {label!r} names unknown arguments {sorted(unknown)}.")
+
+
+def _kind(domain: Domain) -> str:
+    if isinstance(domain, Integers):
+        return "integer"
+    return "boolean" if isinstance(domain, Booleans) else "floating"
 
 
 @functools.cache

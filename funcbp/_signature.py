@@ -4,27 +4,53 @@ It states the shapes once; the checks of arguments and their error messages come
 """
 
 import inspect
+import numbers
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import jaxtyping
 import numpy as np
 from jax import numpy as jnp
 
-__all__ = ["Argument", "Signature", "describe"]
+__all__ = ["Argument", "Signature", "describe", "is_variadic"]
+
+Kind = Literal["floating", "integer", "boolean"]
+
+_ANNOTATIONS: Mapping[str, Kind] = {
+    "Float": "floating",
+    "Int": "integer",
+    "UInt": "integer",
+    "Integer": "integer",
+    "Bool": "boolean",
+}
+_KINDS: Mapping[tuple[str, ...], Kind] = {
+    getattr(jaxtyping, name)[jax.Array, "..."].dtypes: kind for name, kind in _ANNOTATIONS.items()
+}
+_DTYPES = {
+    "floating": (jnp.floating, "be floating", "float32"),
+    "integer": (jnp.integer, "hold integers", "int32"),
+    "boolean": (jnp.bool_, "hold booleans", "bool"),
+}
+_STATICS = ((bool, (bool, np.bool_)), (int, numbers.Integral), (float, numbers.Real), (str, str))
 
 
 @dataclass(frozen=True)
 class Argument:
-    """One array argument: its axes in words, whether it is floating, whether it may be None."""
+    """One array argument: its axes in words, what it holds, whether it may be None."""
 
     name: str
     axes: tuple[str, ...]
-    floating: bool
+    kind: Kind
     optional: bool
+
+    @property
+    def floating(self) -> bool:
+        """Whether it holds floating numbers."""
+        return self.kind == "floating"
 
     @property
     def differentiable(self) -> bool:
@@ -40,7 +66,17 @@ def describe(x: Any) -> str:
     """
     if x is None:
         return "None"
-    return f"{jnp.result_type(x).name}[{', '.join(map(str, np.shape(x)))}]"
+    dtype = x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
+    return f"{dtype.name}[{', '.join(map(str, np.shape(x)))}]"
+
+
+def is_variadic(axis: str) -> bool:
+    """Whether an axis of a signature stands for any number of axes.
+
+    >>> is_variadic("*batch"), is_variadic("..."), is_variadic("batch")
+    (True, True, False)
+    """
+    return axis == "..." or axis.startswith("*")
 
 
 @dataclass(frozen=True)
@@ -96,9 +132,9 @@ class Signature:
                         f"{self.rule}: argument `{argument.name}` is missing; arguments are {names}."
                     )
                 values[argument.name] = None
-        return self._arrays(values), self._hashable(statics)
+        return self._arrays(values), self._checked(statics)
 
-    def _hashable(self, statics: dict[str, Any]) -> dict[str, Any]:
+    def _checked(self, statics: dict[str, Any]) -> dict[str, Any]:
         for name, value in statics.items():
             try:
                 hash(value)
@@ -107,7 +143,19 @@ class Signature:
                     f"{self.rule}: static option `{name}` must be hashable (it is fixed at trace time), "
                     f"got {type(value).__name__}."
                 ) from None
+            self._check_static(name, value, self.statics[name])
         return statics
+
+    def _check_static(self, name: str, value: Any, default: Any) -> None:
+        for own, accepted in _STATICS:
+            if isinstance(default, own):
+                # A bool counts as an int in Python, and would be taken for 0 or 1.
+                if not isinstance(value, accepted) or (isinstance(value, bool) and own is not bool):
+                    raise TypeError(
+                        f"{self.rule}: static option `{name}` must be of type {own.__name__} (its default is "
+                        f"{default!r}), got {value!r}."
+                    )
+                return
 
     def _arrays(self, values: Mapping[str, Any]) -> tuple[jax.Array | None, ...]:
         arrays = {a.name: self._array(a, values[a.name]) for a in self.arguments}
@@ -124,15 +172,11 @@ class Signature:
             raise TypeError(
                 f"{self.rule}: argument `{argument.name}` must be an array, got {type(value).__name__}."
             ) from error
-        if argument.floating and not jnp.issubdtype(x.dtype, jnp.floating):
+        dtype, must, example = _DTYPES[argument.kind]
+        if not jnp.issubdtype(x.dtype, dtype):
             raise TypeError(
-                f"{self.rule}: argument `{argument.name}` must be floating, got {describe(x)}; "
-                f"convert it: {argument.name}.astype(jnp.float32)."
-            )
-        if not argument.floating and not jnp.issubdtype(x.dtype, jnp.integer):
-            raise TypeError(
-                f"{self.rule}: argument `{argument.name}` must hold integers, got {describe(x)}; "
-                f"convert it: {argument.name}.astype(jnp.int32)."
+                f"{self.rule}: argument `{argument.name}` must {must}, got {describe(x)}; "
+                f"convert it: {argument.name}.astype(jnp.{example})."
             )
         return x
 
@@ -163,17 +207,28 @@ class Signature:
         for argument in self.arguments:
             x = arrays[argument.name]
             if x is not None:
-                self._match(argument, x.shape, sizes)
+                try:
+                    self._match(argument, x.shape, sizes)
+                except ValueError as error:
+                    raise ValueError(f"{error}{self._advice(argument, x.shape, arrays)}") from None
+
+    def _advice(
+        self, argument: Argument, shape: tuple[int, ...], arrays: Mapping[str, jax.Array | None]
+    ) -> str:
+        one_hot = self.rule.removesuffix("_with_integer_labels")
+        first = arrays[self.arguments[0].name]
+        if one_hot == self.rule or argument.kind != "integer" or first is None or shape != first.shape:
+            return ""
+        return f" For one-hot labels use {one_hot}."
 
     def _match(self, argument: Argument, shape: tuple[int, ...], sizes: dict[str, tuple[Any, str]]) -> None:
-        star = next((i for i, axis in enumerate(argument.axes) if axis.startswith("*")), None)
+        star = next((i for i, axis in enumerate(argument.axes) if is_variadic(axis)), None)
         fixed = len(argument.axes) - (star is not None)
         bound: list[tuple[str, Any]]
         expected = f"({', '.join(argument.axes)})"
+        wrong = f"{self.rule}: argument `{argument.name}` has shape {shape}, expected {expected}"
         if len(shape) < fixed or (star is None and len(shape) != fixed):
-            raise ValueError(
-                f"{self.rule}: argument `{argument.name}` has shape {shape}, expected {expected}."
-            )
+            raise ValueError(f"{wrong}.")
         if star is None:
             bound = list(zip(argument.axes, shape, strict=True))
         else:
@@ -183,11 +238,17 @@ class Signature:
             bound.append((argument.axes[star], middle))
             bound += list(zip(argument.axes[star + 1 :], shape[len(shape) - tail :], strict=True))
         for axis, size in bound:
+            if axis in ("_", "..."):
+                continue
+            if axis.isdigit():
+                if int(axis) != size:
+                    raise ValueError(f"{wrong}, got {size} for {axis}.")
+                continue
             known, owner = sizes.setdefault(axis, (size, f"`{argument.name}` of shape {shape}"))
             if known != size:
                 raise ValueError(
-                    f"{self.rule}: argument `{argument.name}` has shape {shape}, expected {expected} "
-                    f"with {axis.lstrip('*')} = {known} (from {owner}), got {size}; nothing is broadcast."
+                    f"{wrong} with {axis.lstrip('*')} = {known} (from {owner}), got {size}; nothing is "
+                    "broadcast."
                 )
 
 
@@ -198,5 +259,20 @@ def _argument(rule: str, name: str, hint: Any) -> Argument:
     if len(annotations) != 1:
         raise TypeError(f"rule `{rule}`: argument `{name}` needs one jaxtyping annotation, got {hint!r}.")
     annotation = annotations[0]
-    floating = any("float" in str(dtype) for dtype in annotation.dtypes)
-    return Argument(name, tuple(annotation.dim_str.split()), floating, optional=type(None) in members)
+    written = f"{annotation.__name__.split('[')[0]}[Array, {annotation.dim_str!r}]"
+    said = f"rule `{rule}`: argument `{name}` is annotated {written}"
+    kind = _KINDS.get(annotation.dtypes) if isinstance(annotation.dtypes, tuple) else None
+    if kind is None:
+        raise TypeError(f"{said}; a rule is for every dtype of a kind: {', '.join(_ANNOTATIONS)}.")
+    axes = tuple(annotation.dim_str.split())
+    for axis in axes:
+        word = axis.removeprefix("*")
+        named = word.isidentifier() and not word.startswith("_")
+        if not (named or axis in ("_", "...") or (axis.isascii() and axis.isdigit())):
+            raise TypeError(
+                f"{said}, of which {axis!r} is not understood; an axis is a name, a size, _, or, once, "
+                "*name or ... for any number of axes."
+            )
+    if sum(map(is_variadic, axes)) > 1:
+        raise TypeError(f"{said}; only one axis can stand for any number of axes.")
+    return Argument(name, axes, kind, optional=type(None) in members)

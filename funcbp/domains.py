@@ -9,7 +9,17 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["AwayFrom", "Domain", "Integers", "Normal", "Point", "Positive", "Simplex", "Uniform"]
+__all__ = [
+    "AwayFrom",
+    "Booleans",
+    "Domain",
+    "Integers",
+    "Normal",
+    "Point",
+    "Positive",
+    "Simplex",
+    "Uniform",
+]
 
 
 class Domain(Protocol):
@@ -95,6 +105,18 @@ class Integers:
 
 
 @dataclass(frozen=True)
+class Booleans:
+    """True and False, each half of the time: a mask. Not differentiable."""
+
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
+        """Fair coins."""
+        del sizes
+        return rng.random(shape) < 0.5
+
+
+@dataclass(frozen=True)
 class AwayFrom:
     """The real line without a margin around `points`, where the function is not smooth."""
 
@@ -120,10 +142,12 @@ class Point:
     `at` gives values for some arguments (a number, or a tuple repeated cyclically along the last axis); the
     others are drawn from their domain. `expected`, where given, is the convention: the cotangent of each
     named argument for a cotangent of ones, elementwise. `agrees` is False where the reference's derivative is
-    known to be NaN or to follow another convention there; `why` says so in words.
+    known to be NaN or to follow another convention there; `why` says so in words. `smooth` is False at a
+    kink: there is no second derivative, and that of `primal` must be the convention, too.
     """
 
     at: Mapping[str, float | tuple[float, ...]]
     expected: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
     agrees: bool = True
     why: str = ""
+    smooth: bool = True
