@@ -1,15 +1,36 @@
-"""What backward functions check of a cotangent: a wrong shape is an error, not a silent broadcast."""
+"""What backward functions check of a cotangent: a wrong one is an error, not a silent broadcast or cast."""
 
-import jax
+from typing import Any
+
+from jax import numpy as jnp
+from jax.typing import DTypeLike
 
 from .._signature import describe
 
 __all__ = ["check_cotangent"]
 
 
-def check_cotangent(rule: str, out_ct: jax.Array, shape: tuple[int, ...]) -> None:
-    """Raise `ValueError` unless the cotangent has the output's shape."""
-    if out_ct.shape != shape:
+def check_cotangent(
+    rule: str, out_ct: Any, shape: tuple[int, ...] | None = None, dtype: DTypeLike | None = None
+) -> None:
+    """Raise unless the cotangent is a floating array, with the output's shape and dtype where given."""
+    if not hasattr(out_ct, "shape") or not hasattr(out_ct, "dtype"):
+        raise TypeError(
+            f"{rule}: the cotangent must be an array, got {type(out_ct).__name__}; convert it: "
+            "jnp.asarray(cotangent, output.dtype)."
+        )
+    if not jnp.issubdtype(out_ct.dtype, jnp.floating):
+        raise TypeError(
+            f"{rule}: the cotangent must be floating, got {describe(out_ct)}; convert it: "
+            "cotangent.astype(output.dtype)."
+        )
+    if shape is not None and out_ct.shape != shape:
         raise ValueError(
             f"{rule}: the cotangent is {describe(out_ct)}, the output has shape {shape}; they must be equal."
+        )
+    # A float64 of NumPy is a float32 to JAX unless 64-bit types are on.
+    if dtype is not None and jnp.result_type(out_ct) != jnp.result_type(dtype):
+        raise TypeError(
+            f"{rule}: the cotangent is {describe(out_ct)}, the output {jnp.dtype(dtype).name}; they share "
+            "one dtype: cotangent.astype(output.dtype)."
         )

@@ -40,3 +40,25 @@ def test_large_logits_keep_the_digits_of_a_small_loss():
     np.testing.assert_allclose(
         rules.softmax_cross_entropy_with_integer_labels(z, jnp.array(0)), expected, rtol=2e-3
     )
+
+
+@pytest.mark.parametrize("outside", [-1, 300])
+def test_padding_that_is_masked_out_has_the_gradient_zero(outside: int):
+    labels, kept = jnp.array([0, outside, 5, outside]), jnp.array([True, False, True, False])
+
+    def masked(z: jax.Array) -> jax.Array:
+        losses = rules.softmax_cross_entropy_with_integer_labels(z, labels)
+        return jnp.where(kept, losses, 0).sum()
+
+    value, gradient = jax.value_and_grad(masked)(LOGITS)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    assert (gradient != 0).any(-1).tolist() == kept.tolist()
+
+
+def test_one_hot_labels_are_told_which_loss_is_theirs():
+    one_hot = jnp.eye(300, dtype=jnp.int32)[:4]
+    with pytest.raises(
+        ValueError, match=r"`labels` has shape.* For one-hot labels use softmax_cross_entropy\."
+    ):
+        rules.softmax_cross_entropy_with_integer_labels(LOGITS, one_hot)

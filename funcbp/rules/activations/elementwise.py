@@ -44,7 +44,7 @@ def _elementwise(
         return q, q if saves == "q" else p
 
     def bwd(residuals: X, q_ct: X) -> tuple[X]:
-        check_cotangent(name, q_ct, residuals.shape)
+        check_cotangent(name, q_ct, residuals.shape, residuals.dtype)
         return ((derivative(upcast(residuals)) * upcast(q_ct)).astype(q_ct.dtype),)
 
     return _named(name, formula, fwd, bwd, saves, reference, points, note=note)
@@ -77,14 +77,28 @@ def _named(
     )
 
 
+def _decaying(p: jax.Array) -> jax.Array:
+    """e^(-|p|), which never overflows.
+
+    One of two branches, not `abs`, for whose derivative at 0 JAX takes 1: that is wrong on either branch once
+    another term of p is added. What else depends on the sign of p takes the same branch at 0.
+    """
+    return jnp.exp(jnp.where(p > 0, -p, p))
+
+
 def _logistic(p: jax.Array) -> jax.Array:
-    # e^{-|p|} never overflows, and p / (1 + p) loses nothing where it is small.
-    e = jnp.exp(-jnp.abs(p))
-    return jnp.where(p >= 0, 1, e) / (1 + e)
+    # e / (1 + e) loses nothing where it is small.
+    e = _decaying(p)
+    return jnp.where(p > 0, 1, e) / (1 + e)
 
 
 def _softplus(p: jax.Array) -> jax.Array:
-    return jnp.maximum(p, 0) + jnp.log1p(jnp.exp(-jnp.abs(p)))
+    return _relu(p) + jnp.log1p(_decaying(p))
+
+
+def _relu(p: jax.Array) -> jax.Array:
+    # Not `maximum`, whose derivative at 0 is ½ in JAX; in this order NaN passes.
+    return jnp.where(p <= 0, 0, p)
 
 
 def _silu(p: jax.Array) -> jax.Array:
@@ -102,7 +116,7 @@ def _gelu_fwd(p: X, *, approximate: bool = True) -> tuple[X, X]:
 
 
 def _gelu_bwd(residuals: X, q_ct: X, *, approximate: bool = True) -> tuple[X]:
-    check_cotangent("gelu", q_ct, residuals.shape)
+    check_cotangent("gelu", q_ct, residuals.shape, residuals.dtype)
     p = upcast(residuals)
     cdf, density = _gaussian_cdf_by_tanh(p) if approximate else (_gaussian_cdf(p), _gaussian_density(p))
     return (((cdf + p * density) * upcast(q_ct)).astype(q_ct.dtype),)
@@ -132,13 +146,15 @@ def _identity_fwd(p: X) -> tuple[X, tuple[()]]:
 
 def _identity_bwd(residuals: tuple[()], q_ct: X) -> tuple[X]:
     del residuals
+    check_cotangent("identity", q_ct)
     return (q_ct,)
 
 
-def _at(p: float, ct: float, why: str = "") -> Point:
-    return Point({"p": p}, {"p": ct}, why=why)
+def _at(p: float, ct: float, why: str = "", smooth: bool = True) -> Point:
+    return Point({"p": p}, {"p": ct}, why=why, smooth=smooth)
 
 
+_MIDDLE = {"middle": _at(0.0, 0.5)}
 _SATURATES = {"saturated above": _at(1e4, 0.0), "saturated below": _at(-1e4, 0.0)}
 _LINEAR_ABOVE = {"large": _at(1e4, 1.0), "far below": _at(-1e4, 0.0)}
 
@@ -146,23 +162,23 @@ _LINEAR_ABOVE = {"large": _at(1e4, 1.0), "far below": _at(-1e4, 0.0)}
 identity = _named(
     "identity", "q = p, σ′ = 1", _identity_fwd, _identity_bwd, "", lambda p: p)
 relu = _elementwise(
-    "relu", "q = max(p, 0), σ′ = [q > 0]", lambda p: jnp.maximum(p, 0), lambda q: jnp.where(q > 0, 1, 0), "q",
-    jax.nn.relu, {"kink at 0": _at(0.0, 0.0, "as jax.nn.relu; jnp.maximum(p, 0) has ½")}, "At 0, σ′ = 0.")
+    "relu", "q = max(p, 0), σ′ = [q > 0]", _relu, lambda q: jnp.where(q > 0, 1, 0), "q", jax.nn.relu,
+    {"kink at 0": _at(0.0, 0.0, "as jax.nn.relu; jnp.maximum(p, 0) has ½", smooth=False)}, "At 0, σ′ = 0.")
 sigmoid = _elementwise(
     "sigmoid", "q = 1 / (1 + e⁻ᵖ), σ′ = q (1 - q)", _logistic, lambda q: q * (1 - q), "q",
-    jax.nn.sigmoid, _SATURATES)
+    jax.nn.sigmoid, {"middle": _at(0.0, 0.25), **_SATURATES})
 tanh = _elementwise(
     "tanh", "q = tanh p, σ′ = (1 - q)(1 + q)", jnp.tanh, lambda q: (1 - q) * (1 + q), "q",
-    jnp.tanh, _SATURATES)
+    jnp.tanh, {"middle": _at(0.0, 1.0), **_SATURATES})
 softplus = _elementwise(
     "softplus", "q = log(1 + eᵖ), σ′ = 1 - e^(-q)", _softplus, lambda q: -jnp.expm1(-q), "q",
-    jax.nn.softplus, _LINEAR_ABOVE)
+    jax.nn.softplus, {**_MIDDLE, **_LINEAR_ABOVE})
 silu = _elementwise(
     "silu", "q = p s, s = 1 / (1 + e⁻ᵖ), σ′ = s (1 + p (1 - s))", _silu, _silu_derivative, "p",
-    jax.nn.silu, _LINEAR_ABOVE)
+    jax.nn.silu, {**_MIDDLE, **_LINEAR_ABOVE})
 gelu = _named(
     "gelu", "q = p Φ(p), σ′ = Φ(p) + p Φ′(p)", _gelu_fwd, _gelu_bwd, "p",
-    jax.nn.gelu, _LINEAR_ABOVE, ({"approximate": False},),
+    jax.nn.gelu, {**_MIDDLE, **_LINEAR_ABOVE}, ({"approximate": False},),
     "Φ is the normal distribution function, or, with `approximate` (the default, as in jax.nn), "
     "½ (1 + tanh √(2/π) (p + 0.044715 p³)).")
 sin = _elementwise(

@@ -34,7 +34,7 @@ def softmax_fwd(p: X, *, axis: int = -1) -> tuple[X, X]:
 
 def softmax_bwd(residuals: X, q_ct: X, *, axis: int = -1) -> tuple[X]:
     """p̄ = q ⊙ (q̄ - ⟨q, q̄⟩)."""
-    check_cotangent("softmax", q_ct, residuals.shape)
+    check_cotangent("softmax", q_ct, residuals.shape, residuals.dtype)
     q, ct = upcast(residuals), upcast(q_ct)
     return ((q * (ct - jnp.sum(q * ct, axis=axis, keepdims=True))).astype(q_ct.dtype),)
 

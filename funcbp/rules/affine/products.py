@@ -40,7 +40,7 @@ def dense_fwd(x: X, w: W, b: B | None = None) -> tuple[P, tuple[X, W, B | None]]
 def dense_pullback(residuals: tuple[X, W, B | None], p_ct: P) -> tuple[X, Factor, Factor | None]:
     """x̄ = δ Wᵀ, and the factors of W and b."""
     x, w, b = residuals
-    check_cotangent("dense", p_ct, (*x.shape[:-1], w.shape[-1]))
+    check_cotangent("dense", p_ct, (*x.shape[:-1], w.shape[-1]), x.dtype)
     x_ct = _numerics.matmul(p_ct, w.T).astype(x.dtype)
     return x_ct, Outer(x, p_ct), None if b is None else Total(p_ct)
 
@@ -81,7 +81,7 @@ def matmul_fwd(a: M, b: N) -> tuple[MN, tuple[M, N]]:
 def matmul_bwd(residuals: tuple[M, N], c_ct: MN) -> tuple[M, N]:
     """ā = c̄ bᵀ, b̄ = aᵀ c̄."""
     a, b = residuals
-    check_cotangent("matmul", c_ct, (*a.shape[:-1], b.shape[-1]))
+    check_cotangent("matmul", c_ct, (*a.shape[:-1], b.shape[-1]), a.dtype)
     a_ct = _numerics.matmul(c_ct, jnp.swapaxes(b, -1, -2))
     b_ct = _numerics.matmul(jnp.swapaxes(a, -1, -2), c_ct)
     return a_ct.astype(a.dtype), b_ct.astype(b.dtype)

@@ -58,7 +58,7 @@ def softmax_cross_entropy_bwd(
 ) -> tuple[Logits, Logits]:
     """z̄ = (softmax(z) Σy - y) ℓ̄, ȳ = (log S - s) ℓ̄."""
     logits, labels, top, total = residuals
-    check_cotangent("softmax_cross_entropy", loss_ct, logits.shape[:-1])
+    check_cotangent("softmax_cross_entropy", loss_ct, logits.shape[:-1], logits.dtype)
     y, ct = upcast(labels), upcast(loss_ct)[..., None]
     s = upcast(logits) - top
     z_ct = (jnp.exp(s) / total * jnp.sum(y, axis=-1, keepdims=True) - y) * ct
@@ -98,7 +98,8 @@ def softmax_cross_entropy_with_integer_labels_fwd(
 
     Derivation. d(M + log S) = ⟨softmax(z), dz⟩, so dℓ = ⟨softmax(z), dz⟩ - dz_k.
 
-    A label outside [0, classes) gives NaN, value and gradient (optax counts a negative one from the end).
+    A label outside [0, classes) gives NaN, value and gradient (optax counts a negative one from the end); a
+    cotangent of 0 stays 0 there, too: padding that is masked out of the loss is no error.
 
     Saves z, the labels and M, S (one number a row each); the softmax is recomputed.
     """
@@ -115,9 +116,9 @@ def softmax_cross_entropy_with_integer_labels_bwd(
 ) -> tuple[Logits, None]:
     """z̄ = (eˢ / S - e_k) ℓ̄; labels have no cotangent."""
     logits, labels, top, total = residuals
-    check_cotangent("softmax_cross_entropy_with_integer_labels", loss_ct, labels.shape)
+    check_cotangent("softmax_cross_entropy_with_integer_labels", loss_ct, labels.shape, logits.dtype)
     index, inside = _class_index(labels, logits.shape[-1])
-    ct = jnp.where(inside, upcast(loss_ct), jnp.nan)[..., None]
+    ct = jnp.where(inside | (loss_ct == 0), upcast(loss_ct), jnp.nan)[..., None]
     softmax = jnp.exp(upcast(logits) - top) / total
     # e_k by comparison, not by a scatter: it fuses with what surrounds it.
     e_k = index[..., None] == jnp.arange(logits.shape[-1])
@@ -158,17 +159,18 @@ def sigmoid_binary_cross_entropy_fwd(logits: X, labels: X) -> tuple[X, tuple[X, 
     Saves z and y.
     """
     z, y = upcast(logits), upcast(labels)
-    # max(z, 0) - y z as one product that is exact where y is 0 or 1.
+    # max(z, 0) - y z as one product that is exact where y is 0 or 1. For derivatives of derivatives all stays
+    # on one branch at 0, where JAX's abs has the slope 1.
     hinge = jnp.where(z > 0, (1 - y) * z, -y * z)
-    return (hinge + jnp.log1p(jnp.exp(-jnp.abs(z)))).astype(logits.dtype), (logits, labels)
+    return (hinge + jnp.log1p(jnp.exp(jnp.where(z > 0, -z, z)))).astype(logits.dtype), (logits, labels)
 
 
 def sigmoid_binary_cross_entropy_bwd(residuals: tuple[X, X], loss_ct: X) -> tuple[X, X]:
     """z̄ = (σ(z) - y) ℓ̄, ȳ = -z ℓ̄."""
     logits, labels = residuals
-    check_cotangent("sigmoid_binary_cross_entropy", loss_ct, logits.shape)
+    check_cotangent("sigmoid_binary_cross_entropy", loss_ct, logits.shape, logits.dtype)
     z, y, ct = upcast(logits), upcast(labels), upcast(loss_ct)
-    e = jnp.exp(-jnp.abs(z))
+    e = jnp.exp(jnp.where(z > 0, -z, z))
     # σ(z) - y written around the nearer end, so that a saturated right answer keeps its digits.
     error = jnp.where(z > 0, (1 - y) - e / (1 + e), e / (1 + e) - y)
     return (error * ct).astype(logits.dtype), (-z * ct).astype(labels.dtype)

@@ -28,7 +28,7 @@ def squared_error_fwd(predictions: X, targets: X) -> tuple[X, X]:
 
 def squared_error_bwd(residuals: X, loss_ct: X) -> tuple[X, X]:
     """2 r ℓ̄ and its negative."""
-    check_cotangent("squared_error", loss_ct, residuals.shape)
+    check_cotangent("squared_error", loss_ct, residuals.shape, residuals.dtype)
     ct = (2 * upcast(residuals) * upcast(loss_ct)).astype(loss_ct.dtype)
     return ct, -ct
 
@@ -64,7 +64,7 @@ def l2_loss_fwd(predictions: X, targets: X) -> tuple[X, X]:
 
 def l2_loss_bwd(residuals: X, loss_ct: X) -> tuple[X, X]:
     """r ℓ̄ and its negative."""
-    check_cotangent("l2_loss", loss_ct, residuals.shape)
+    check_cotangent("l2_loss", loss_ct, residuals.shape, residuals.dtype)
     ct = (upcast(residuals) * upcast(loss_ct)).astype(loss_ct.dtype)
     return ct, -ct
 

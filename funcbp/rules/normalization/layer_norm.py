@@ -54,7 +54,7 @@ def layer_norm_pullback(
     """x̄ = r (g - ⟨g⟩ - x̂ ⟨g ⊙ x̂⟩), and the factors of γ and β."""
     del eps  # already inside rstd
     x, gain, bias, mean, rstd = residuals
-    check_cotangent("layer_norm", y_ct, x.shape)
+    check_cotangent("layer_norm", y_ct, x.shape, x.dtype)
     x_hat = rstd * (upcast(x) - mean)
     ct = upcast(y_ct)
     g = ct if gain is None else upcast(gain) * ct
