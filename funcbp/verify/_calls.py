@@ -73,29 +73,30 @@ def _deep(
     cotangent: Any,
     tangents: Any,
 ) -> dict[str, dict[str, Any]]:
-    """The derivative of the backward pass `pull` along a tangent, and `function` between two other
-    functions."""
+    """The derivatives of the function and of its backward pass, both in `pull`, along a tangent; and
+    `function` between two other functions."""
     floating = [a.differentiable for a in variant.present]
     # Where a domain is bounded, a layer below must not leave it.
     unbounded = [
         isinstance(variant.rule.domain[a.name], AwayFrom | Normal | Positive) for a in variant.present
     ]
 
-    def backward(*values: Any) -> Any:
+    def both(*values: Any) -> Any:
         given = iter(values)
-        return _named(
-            variant,
-            pull([next(given) if f else x for f, x in zip(floating, args, strict=True)], cotangent)[1],
+        out, cotangents = pull(
+            [next(given) if f else x for f, x in zip(floating, args, strict=True)], cotangent
         )
+        return out, _named(variant, cotangents)
 
     primals = tuple(x for f, x in zip(floating, args, strict=True) if f)
-    second = jax.jvp(backward, primals, tuple(tangents))[1]
+    first, second = jax.jvp(both, primals, tuple(tangents))[1]
 
     def composed(*given: Any) -> Any:
         below = [x + x * x / 8 if free else x for free, x in zip(unbounded, given, strict=True)]
         return jax.tree.map(lambda y: jnp.sqrt(1 + y * y), function(*below))
 
-    return {"second": second, "composed": _named(variant, vjp_of(composed, tuple(args), cotangent)[1])}
+    cotangents = _named(variant, vjp_of(composed, tuple(args), cotangent)[1])
+    return {"forward": {"out": first}, "second": second, "composed": cotangents}
 
 
 @functools.lru_cache(maxsize=64)

@@ -10,11 +10,12 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from .._rule import Rule
-from .._signature import Argument
+from .._signature import Argument, is_variadic
 from ..domains import AwayFrom, Normal, Point, Positive
 from ._bounds import round_tree
 
 __all__ = [
+    "DTYPES",
     "Cases",
     "Sizes",
     "Variant",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 Sizes = Mapping[str, int | tuple[int, ...]]
+
+DTYPES = {"floating": np.float64, "integer": np.int32, "boolean": np.bool_}
 
 _PRIMES = (5, 7, 3, 11, 13, 17, 19, 23)  # all different, so that a transpose changes the shape
 
@@ -75,7 +78,7 @@ def axis_sizes(rule: Rule, star: tuple[int, ...] = (2, 3), named: tuple[int, ...
     for argument in rule.signature.arguments:
         for axis in argument.axes:
             if axis not in sizes:
-                sizes[axis] = star if axis.startswith("*") else int(axis) if axis.isdigit() else next(lengths)
+                sizes[axis] = star if is_variadic(axis) else int(axis) if axis.isdigit() else next(lengths)
     return sizes
 
 
@@ -89,12 +92,12 @@ def shape_of(argument: Argument, sizes: Sizes) -> tuple[int, ...]:
 
 
 def draw(variant: Variant, sizes: Sizes, rng: np.random.Generator, count: int) -> tuple[np.ndarray, ...]:
-    """`count` sets of values for the present arguments, stacked along a leading axis: float64, or int32."""
+    """`count` sets of values for the present arguments, stacked along a leading axis, by `DTYPES`."""
     lengths = {axis: size for axis, size in sizes.items() if isinstance(size, int)}
     values = []
     for argument in variant.present:
         x = variant.rule.domain[argument.name].sample(rng, (count, *shape_of(argument, sizes)), lengths)
-        values.append(np.asarray(x, np.float64 if argument.floating else np.int32))
+        values.append(np.asarray(x, DTYPES[argument.kind]))
     return tuple(values)
 
 

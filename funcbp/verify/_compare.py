@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from .._signature import describe
-from ._report import Cause, Finding
+from ._report import Cause, Finding, plural
 
 __all__ = ["Comparison", "compare"]
 
@@ -140,9 +140,13 @@ def _leaf(
     ratios = np.where(decidable & ~wrong, error / np.where(b > 0, b, 1), 0)
     notes = []
     if count := int((~finite & ~same_infinity).sum()):
-        notes.append(f"{name}: {count} elements where the truth itself is NaN or infinite{_in(situation)}")
+        notes.append(
+            f"{name}: {plural(count, 'element')} where the truth itself is NaN or infinite{_in(situation)}"
+        )
     if count := int((finite & loose & ~wrong).sum()):
-        notes.append(f"{name}: {count} elements where rounding may exceed every true value{_in(situation)}")
+        notes.append(
+            f"{name}: {plural(count, 'element')} where rounding may exceed every true value{_in(situation)}"
+        )
     decided = {name: int(decidable.sum() + same_infinity.sum())}
     worst = float(ratios.max(initial=0.0))
     if not wrong.any():
@@ -167,7 +171,7 @@ def _finding(
     if 2 * infinite.sum() < wrong.sum():  # most are plainly wrong: that says more than the NaNs do
         excess = np.where(infinite, -1, excess)
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(excess)), t.shape))
-    many = f"{int(wrong.sum())} of {t.size} elements"
+    many = f"{int(wrong.sum())} of {plural(t.size, 'element')}"
     if not np.isfinite(a[index]):
         cause = Cause.NONFINITE if cause is Cause.VALUE else cause
         message = f"{many} are wrong; NaN or infinity here where the true value is finite: take the limit."

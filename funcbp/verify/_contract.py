@@ -8,7 +8,7 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from .._signature import describe
-from ._cases import Sizes, Variant, shape_of
+from ._cases import DTYPES, Sizes, Variant, shape_of
 from ._report import Cause, Finding
 
 __all__ = ["contract_findings", "specs"]
@@ -17,7 +17,7 @@ __all__ = ["contract_findings", "specs"]
 def specs(variant: Variant, sizes: Sizes, dtype: DTypeLike) -> tuple[jax.ShapeDtypeStruct, ...]:
     """Shape and dtype of every present argument."""
     return tuple(
-        jax.ShapeDtypeStruct(shape_of(a, sizes), jnp.dtype(dtype if a.floating else "int32"))
+        jax.ShapeDtypeStruct(shape_of(a, sizes), jnp.dtype(dtype if a.floating else DTYPES[a.kind]))
         for a in variant.present
     )
 

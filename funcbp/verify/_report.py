@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["Cause", "Checked", "Finding", "Report"]
+__all__ = ["Cause", "Checked", "Finding", "Report", "plural"]
 
 Verdict = Literal["right", "wrong", "undecidable"]
 
@@ -29,6 +29,7 @@ class Cause(enum.Enum):
         VMAP_DIFFERS: right one example at a time, wrong under `jax.vmap`.
         GRAD_DIFFERS: `bwd` is right, but the derivative of the callable through JAX is not.
         COMPOSED: right alone, wrong between two other functions.
+        FORWARD: the forward-mode derivative of `primal` is wrong.
         SECOND_ORDER: the derivative of the backward pass is wrong.
         JACOBIAN: a Jacobian through the callable or through `primal` is wrong.
         REFERENCE: the reference's derivative is not that of its values (finite differences disagree).
@@ -47,6 +48,7 @@ class Cause(enum.Enum):
     VMAP_DIFFERS = "vmap differs"
     GRAD_DIFFERS = "grad differs"
     COMPOSED = "composed"
+    FORWARD = "forward"
     SECOND_ORDER = "second order"
     JACOBIAN = "jacobian"
     REFERENCE = "reference"
@@ -116,8 +118,9 @@ class Checked:
 
     def __str__(self) -> str:
         return (
-            f"{self.elements} elements of {len(self.by_leaf)} results in {self.examples} examples, "
-            f"{self.points} named points, {self.settings} settings, {', '.join(self.dtypes) or 'no dtype'}; "
+            f"{plural(self.elements, 'element')} of {plural(len(self.by_leaf), 'result')} in "
+            f"{plural(self.examples, 'example')}, {plural(self.points, 'named point')}, "
+            f"{plural(self.settings, 'setting')}, {', '.join(self.dtypes) or 'no dtype'}; "
             f"largest error {100 * self.worst:.0f} % of the allowed"
         )
 
@@ -167,6 +170,15 @@ class Report:
         """Raise `AssertionError` with the whole report unless the verdict is `"right"`."""
         if not self.ok:
             raise AssertionError(str(self))
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "element"), plural(0, "element")
+    ('1 element', '0 elements')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _number(x: Any) -> str:

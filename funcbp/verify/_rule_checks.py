@@ -27,7 +27,11 @@ __all__ = ["assert_rule", "check_rule"]
 Tier = Literal["default", "long"]
 
 _DEEP = 8  # examples for what costs more: second order, composition
-_DEEP_PARTS = {"second": "the derivative of the backward pass", "composed": "between two other functions"}
+_DEEP_PARTS = {
+    "forward": ("jax.jvp of primal", Cause.FORWARD),
+    "second": ("the derivative of the backward pass", Cause.SECOND_ORDER),
+    "composed": ("between two other functions", Cause.COMPOSED),
+}
 _STARS = ((2, 3), (), (4,), (1,), (0,), (1, 1))
 
 
@@ -46,9 +50,10 @@ def check_rule(
     cotangents, over several shapes (empty and size-one axes too); value and cotangents at random inputs, at
     random, zero and huge cotangents, at extreme magnitudes and at all named points; linearity in the
     cotangent; the same without jit, under vmap, under scan, through `jax.grad` of the callable and with a
-    layer above and below; Jacobians, reverse and forward mode; the derivative of the backward pass; and the
-    reference itself against central differences. Stops at the first combination of setting and dtype in
-    which something is wrong.
+    layer above and below; Jacobians, reverse and forward mode; at random inputs and at the named points where
+    the function is smooth, the derivatives of the backward pass and of `primal` (at a kink the latter must be
+    the convention); and the reference itself against central differences. Stops at the first combination of
+    setting and dtype in which something is wrong.
 
     Args:
         rule: the rule.
@@ -172,7 +177,10 @@ def _values(
     if not deep or wrong:
         return
 
-    few = functools.partial(jax.tree.map, lambda x: x[: min(_DEEP, examples)])
+    # Named points go along with the first examples: one compilation for both.
+    rows = np.arange(min(_DEEP, examples))
+    rows = np.concatenate([rows, *(made.where(point_kind(label))[1:] for label in variant.rule.points)])
+    few = functools.partial(jax.tree.map, lambda x: x[rows])
     rng = np.random.default_rng(seed + 1)
     tangents = round_tree(
         [rng.standard_normal(x.shape) for x in few(made.args) if x.dtype == np.float64], dtype
@@ -182,16 +190,29 @@ def _values(
     )
     deep_bound = allowance(deep_truth, deep_spread, dtype, few(scale) ** 2)
     got = jax.device_get(further(few(args), few(cotangent), _typed(tangents, dtype)))
-    check("jax.vjp in a scan", Cause.GRAD_DIFFERS, got["scan"], few(truth), few(bound))
-    for part, cause in (("second", Cause.SECOND_ORDER), ("composed", Cause.COMPOSED)):
-        check(_DEEP_PARTS[part], cause, got[part], deep_truth[part], deep_bound[part])
+    check("jax.vjp in a scan", Cause.GRAD_DIFFERS, got["scan"], few(truth), few(bound), rows=rows)
+    for part, (what, cause) in _DEEP_PARTS.items():
+        # Below a layer that squares, the huge numbers of some points would overflow.
+        chosen = [
+            i for i, row in enumerate(rows) if _is_smooth(variant.rule, made.kinds[row], part == "composed")
+        ]
+        pick = functools.partial(jax.tree.map, lambda x, chosen=chosen: x[chosen])
+        results = pick((got[part], deep_truth[part], deep_bound[part]))
+        check(what, cause, *results, rows=rows[chosen])
+    _kinks(collector, variant, made, dtype, got["forward"]["out"], tangents, rows)
     rows = made.where("basis")
     for mode, jacobian in got["jacobians"].items():
         true, allowed = ({n: x[n][rows] for n in jacobian} for x in (truth, bound))
-        check(f"Jacobian, {mode} mode", Cause.JACOBIAN, jacobian, true, allowed)
+        check(f"Jacobian, {mode} mode", Cause.JACOBIAN, jacobian, true, allowed, rows=rows)
     one = functools.partial(jax.tree.map, lambda x: x[:1])
     eager = jax.device_get(once(*jax.tree.map(lambda x: jnp.asarray(x[0]), (args, cotangent))))
-    check("without jit", Cause.JIT_DIFFERS, jax.tree.map(lambda x: x[None], eager), one(truth), one(bound))
+    eager = jax.tree.map(lambda x: x[None], eager)
+    check("without jit", Cause.JIT_DIFFERS, eager, one(truth), one(bound), rows=np.arange(1))
+
+
+def _is_smooth(rule: Rule, kind: str, only_random: bool) -> bool:
+    point = next((p for label, p in rule.points.items() if point_kind(label) == kind), None)
+    return point is None or (point.smooth and not only_random)
 
 
 def _typed(tree: Any, dtype: DTypeLike) -> Any:
@@ -209,13 +230,13 @@ def _compared(
     truth: dict[str, Any],
     bound: dict[str, Any],
     skip: frozenset[str] = frozenset(),
+    rows: np.ndarray | None = None,
 ) -> frozenset[str]:
-    """Compare named results of stacked examples; returns the names of wrong ones, `skip` among them."""
-    length = len(next(iter(jax.tree.leaves(truth))))
-    judged = np.ones(length, bool)
-    for label, point in variant.rule.points.items():
-        if not point.agrees and length == len(made.kinds):
-            judged[made.where(point_kind(label))] = False
+    """Compare named results of the examples at `rows` (all of them); returns the names of wrong ones, `skip`
+    among them."""
+    rows = np.arange(len(made.kinds)) if rows is None else rows
+    other = {point_kind(label) for label, point in variant.rule.points.items() if not point.agrees}
+    judged = ~np.isin(np.array(made.kinds)[rows], list(other))
     wrong = set(skip)
     for name in truth.keys() - skip:
         of = Cause.PRIMAL_DIFFERS if name == "out" and cause is Cause.VALUE else cause
@@ -223,7 +244,7 @@ def _compared(
         found = compare(
             *({name: pick(x[name])} for x in (actual, truth, bound)), dtype=dtype, cause=of, batch_axes=1
         )
-        collector.add(variant, made, dtype, what, found, np.flatnonzero(judged))
+        collector.add(variant, made, dtype, what, found, rows[judged])
         if found.findings:
             wrong.add(name)
     return frozenset(wrong)
@@ -286,3 +307,31 @@ def _points(
             zero = {name: np.zeros((1, *x[other].shape))}
             found = compare(finite, zero, zero)
             collector.add(variant, made, dtype, f"the convention at {label!r}", found, np.array([other]))
+
+
+def _kinks(
+    collector: Collector,
+    variant: Variant,
+    made: Cases,
+    dtype: DTypeLike,
+    actual: Any,
+    tangents: list[np.ndarray],
+    rows: np.ndarray,
+) -> None:
+    """At a kink `primal` has a derivative, too, and it is the stated one: Σ of the output's tangent is
+    ⟨expected, tangent⟩."""
+    if variant.statics:
+        return
+    moved = dict(zip(variant.names, tangents, strict=True))
+    for label, point in variant.rule.points.items():
+        if point.smooth or point.expected.keys() != moved.keys():
+            continue
+        (at,) = np.flatnonzero(rows == made.where(point_kind(label))[1])
+        leaves = [np.asarray(x[at], np.float64) for x in jax.tree.leaves(actual)]
+        total = sum((x.sum() for x in leaves), np.zeros(()))[None]
+        terms = [cyclic(v, moved[a][at][None].shape)[0] * moved[a][at] for a, v in point.expected.items()]
+        expected = sum((x.sum() for x in terms), np.zeros(()))[None]
+        size = sum((np.abs(x).sum() for x in [*leaves, *terms]), np.zeros(()))[None]
+        named = ({"out": x} for x in (total, expected, allowance(expected, size, dtype)))
+        found = compare(*named, cause=Cause.CONVENTION, batch_axes=1)
+        collector.add(variant, made, dtype, f"jax.jvp of primal at {label!r}", found, rows[[at]])

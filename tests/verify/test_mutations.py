@@ -331,6 +331,37 @@ def test_a_wrong_second_derivative_is_caught():
     assert {f.cause for f in report.findings} == {Cause.SECOND_ORDER}
 
 
+def softplus_by_abs(p: jax.Array) -> jax.Array:
+    return jnp.maximum(p, 0) + jnp.log1p(jnp.exp(-jnp.abs(p)))
+
+
+def relu_by_maximum(p: jax.Array) -> jax.Array:
+    return jnp.maximum(p, 0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "spelling", "causes"),
+    [
+        (rules.softplus, softplus_by_abs, {Cause.FORWARD, Cause.SECOND_ORDER}),
+        (rules.relu, relu_by_maximum, {Cause.CONVENTION}),
+    ],
+    ids=["softplus by abs", "relu by maximum"],
+)
+def test_a_branch_that_has_another_slope_at_0_is_caught(
+    rule: Rule, spelling: Callable[..., Any], causes: set[Cause]
+):
+    """The derivative that JAX takes at the kink of abs and max shows at that one point only."""
+
+    def fwd(p: Float[Array, "*shape"]) -> Any:
+        q = spelling(p)
+        return q, q
+
+    fwd.__name__ = f"{rule.name}_fwd"
+    findings = check_rule(clone(rule, rule.bwd, fwd), examples=8).findings
+    assert {f.cause for f in findings} == causes
+    assert all(set(f.at["p"].ravel()) == {0.0} for f in findings)
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("rule", [rules.dense, rules.softmax_cross_entropy], ids=lambda rule: rule.name)
 def test_a_right_rule_is_not_caught(rule: Rule, seed: int):

@@ -70,7 +70,7 @@ def test_nan_in_the_truth_is_undecided_not_equal():
     found = compare(truth, truth, BOUND)
     assert found.findings == ()
     assert found.decided["x_ct"] == 3
-    assert "x_ct: 1 elements where the truth itself is NaN or infinite" in found.undecided[0]
+    assert "x_ct: 1 element where the truth itself is NaN or infinite" in found.undecided[0]
 
 
 def test_an_infinity_of_the_same_sign_is_right_and_of_the_other_undecided():
@@ -111,7 +111,7 @@ def test_the_text_of_a_report():
     )
     assert str(report).splitlines() == [
         "rule `dense`: wrong",
-        "  checked 10 elements of 1 results in 2 examples, 0 named points, 1 settings, float32; "
+        "  checked 10 elements of 1 result in 2 examples, 0 named points, 1 setting, float32; "
         "largest error 0 % of the allowed",
         "",
         "  w_ct[0, 1]: value. Flip the sign.",
@@ -131,7 +131,7 @@ def test_a_report_of_a_rule_says_what_was_looked_at():
     report = check_rule(rules.tanh, examples=4, dtypes=("float32",))
     assert report.ok
     assert report.checked.dtypes == ("float32",)
-    assert report.checked.points == 2
+    assert report.checked.points == 3
     assert 0 < report.checked.worst < 1
     assert str(report).startswith("rule `tanh`: right\n  checked ")
     assert_rule(rules.tanh, examples=4, dtypes=("float32",))
@@ -141,3 +141,8 @@ def test_every_cause_is_documented():
     assert Cause.__doc__ is not None
     for cause in Cause:
         assert f"{cause.name}: " in Cause.__doc__
+
+
+def test_one_of_something_is_singular():
+    text = str(Checked(1, {"x_ct": 1}, 1, 1, 1, ("float32",)))
+    assert "1 element of 1 result in 1 example, 1 named point, 1 setting, float32" in text
