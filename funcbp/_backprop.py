@@ -52,6 +52,16 @@ class Sweep(NamedTuple):
     collected: PyTree = None
 
 
+class _Batch(NamedTuple):
+    """What has the batch as its first axis."""
+
+    x: PyTree
+    y: PyTree
+    weights: jax.Array
+    mask: PyTree
+    positions: PyTree
+
+
 def backprop(
     network: Layer,
     loss: LossLike,
@@ -127,18 +137,17 @@ def backprop(
 
     def one_sweep(
         params: PyTree,
-        x: PyTree,
-        y: PyTree,
-        weights: jax.Array,
+        batch: _Batch,
         total: jax.Array | None,
         state: PyTree,
-        context: Context,
+        key: jax.Array | None,
         aux: PyTree,
     ) -> Sweep:
         computed = precision.cast(params)
-        forward: Forward = network.fwd(computed, state, precision.cast(x), context)
-        values, loss_pullback = evaluate(upcast_tree(forward.y), upcast_tree(y))
-        scale = value_cotangent(values, weights, total)
+        context = Context(key, train, batch.mask, batch.positions)
+        forward: Forward = network.fwd(computed, state, precision.cast(batch.x), context)
+        values, loss_pullback = evaluate(upcast_tree(forward.y), upcast_tree(batch.y))
+        scale = value_cotangent(values, batch.weights, total)
         _check_range(forward.y, reduction)
         # What has no weight may be anything, a padded label that is none among it.
         value = jnp.sum(jnp.where(scale == 0, 0, scale * upcast(values)))
@@ -176,12 +185,12 @@ def backprop(
         _check_call(params, x, y, frozen)
         weights = example_weights(weights, jax.tree.leaves(x)[0].shape[0])
         total = jnp.sum(weights) if reduction == "mean" else None
-        context = Context(key, train, mask, positions)
+        batch = _Batch(x, y, weights, mask, positions)
         with precision.products():
             if microbatches == 1:
-                result = one_sweep(params, x, y, weights, total, state, context, aux)
+                result = one_sweep(params, batch, total, state, key, aux)
             else:
-                result = _accumulated(one_sweep, microbatches, params, x, y, weights, total, state, context)
+                result = _accumulated(one_sweep, microbatches, params, batch, total, state, key)
         return result._replace(grads=_as(result.grads, params), x_ct=_as(result.x_ct, x))
 
     return sweep
@@ -246,52 +255,40 @@ def _accumulated(
     one_sweep: Callable[..., Sweep],
     parts: int,
     params: PyTree,
-    x: PyTree,
-    y: PyTree,
-    weights: jax.Array,
+    batch: _Batch,
     total: jax.Array | None,
     state: PyTree,
-    context: Context,
+    key: jax.Array | None,
 ) -> Sweep:
-    def split(a: jax.Array) -> jax.Array:
-        if a.shape[0] % parts:
-            raise ValueError(
-                f"backprop: a batch of {a.shape[0]} cannot be split into {parts} equal microbatches."
-            )
-        return a.reshape(parts, a.shape[0] // parts, *a.shape[1:])
+    size = batch.weights.shape[0]
+    if size % parts:
+        raise ValueError(f"backprop: a batch of {size} cannot be split into {parts} equal microbatches.")
+    for what in ("mask", "positions"):
+        for a in jax.tree.leaves(getattr(batch, what)):
+            if jnp.shape(a)[:1] != (size,):
+                raise ValueError(
+                    f"backprop: with microbatches the first axis of `{what}` must be the batch of {size}, "
+                    f"got {describe(a)}; broadcast it."
+                )
 
     def step(
-        carry: tuple[jax.Array, PyTree, PyTree], part: PyTree
+        carry: tuple[jax.Array, PyTree, PyTree], each: tuple[_Batch, jax.Array]
     ) -> tuple[tuple[jax.Array, PyTree, PyTree], PyTree]:
         value, grads, state = carry
-        x, y, weights, mask, positions, index = part
-        key = None if context.key is None else jax.random.fold_in(context.key, index)
-        each = one_sweep(
-            params, x, y, weights, total, state, Context(key, context.train, mask, positions), None
-        )
-        grads = jax.tree.map(jnp.add, grads, each.grads)
-        return (value + each.value, grads, each.state), (each.x_ct, each.per_example)
+        part, index = each
+        part_key = None if key is None else jax.random.fold_in(key, index)
+        result = one_sweep(params, part, total, state, part_key, None)
+        grads = jax.tree.map(jnp.add, grads, result.grads)
+        return (value + result.value, grads, result.state), (result.x_ct, result.per_example)
 
+    parted = jax.tree.map(lambda a: jnp.reshape(a, (parts, size // parts, *jnp.shape(a)[1:])), batch)
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, upcast(p).dtype), params)
-    for what, tree in (("mask", context.mask), ("positions", context.positions)):
-        for a in jax.tree.leaves(tree):
-            if jnp.shape(a)[:1] != weights.shape[:1]:
-                raise ValueError(
-                    f"backprop: with microbatches the first axis of `{what}` must be the batch of "
-                    f"{weights.shape[0]}, got {describe(a)}; broadcast it."
-                )
-    parted = jax.tree.map(split, (x, y, weights, context.mask, context.positions))
-    first = jax.eval_shape(lambda c, p: step(c, p)[0][0], (jnp.float32(0), zeros, state), _first(parted))
-    carry = (jnp.zeros((), first.dtype), zeros, state)
-    (value, grads, state), (x_ct, per_example) = lax.scan(step, carry, (*parted, jnp.arange(parts)))
-    x_ct = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), x_ct)
-    return Sweep(
-        value, grads, state, x_ct, per_example=None if per_example is None else per_example.reshape(-1)
-    )
-
-
-def _first(parted: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
-    return (*jax.tree.map(lambda a: a[0], parted), jnp.int32(0))
+    one = jax.tree.map(lambda a: a[0], parted)
+    value = jax.eval_shape(lambda part: one_sweep(params, part, total, state, key, None).value, one)
+    carry = (jnp.zeros((), value.dtype), zeros, state)
+    (value, grads, state), (x_ct, per_example) = lax.scan(step, carry, (parted, jnp.arange(parts)))
+    x_ct, per_example = jax.tree.map(lambda a: a.reshape(size, *a.shape[2:]), (x_ct, per_example))
+    return Sweep(value, grads, state, x_ct, per_example=per_example)
 
 
 def _cotangents(tree: PyTree) -> PyTree:
