@@ -124,6 +124,11 @@ def backprop(
     def contraction(
         path: KeyPath, parameter: jax.Array, factor: Factor, aux_leaf: PyTree
     ) -> tuple[jax.Array, PyTree]:
+        if not isinstance(factor, Factor):
+            raise TypeError(
+                f"backprop: the pullback must give a Factor for `{path_string(path) or 'params'}`, got "
+                f"{type(factor).__name__}; see funcbp.factors."
+            )
         seen = None if visit is None else visit(path, parameter, factor, aux_leaf)
         if is_frozen(path_string(path)):
             return jnp.zeros(parameter.shape, upcast(parameter).dtype), seen

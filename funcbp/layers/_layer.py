@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 import jax
 from jax.tree_util import KeyPath, keystr
 
-from ..factors import Factor
-
 __all__ = [
     "Backward",
     "Context",
@@ -133,16 +131,12 @@ def leaf(
         factors, x_ct = pullback(params, residuals, y_ct)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
         aux_leaves = [None] * len(leaves) if aux is None else treedef.flatten_up_to(aux)
-        collected = []
-        for (where, parameter), factor, aux_leaf in zip(
-            leaves, treedef.flatten_up_to(factors), aux_leaves, strict=True
-        ):
-            if not isinstance(factor, Factor):
-                raise TypeError(
-                    f"leaf: the pullback must give a Factor for `{path_string(where) or 'params'}`, "
-                    f"got {type(factor).__name__}; see funcbp.factors."
-                )
-            collected.append(visit((*path, *where), parameter, factor, aux_leaf))
+        collected = [
+            visit((*path, *where), parameter, factor, aux_leaf)
+            for (where, parameter), factor, aux_leaf in zip(
+                leaves, treedef.flatten_up_to(factors), aux_leaves, strict=True
+            )
+        ]
         return Backward(treedef.unflatten(collected), Delta(y_ct) if pre_activation else y_ct, x_ct)
 
     return Layer(layer_init, layer_fwd, layer_bwd)

@@ -57,7 +57,7 @@ def _once(tree: PyTree, shared: Sequence[jax.Array]) -> _Saved:
     for a in leaves:
         if not isinstance(a, jax.Array):
             raise TypeError(
-                f"repeat: residuals must be arrays, got {type(a).__name__}; static values belong in the layer."
+                f"repeat: residuals must be arrays, got {type(a).__name__}; static values go into the layer."
             )
         if id(a) not in seen:
             seen[id(a)] = (True, len(stacked))

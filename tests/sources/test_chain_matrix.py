@@ -63,8 +63,11 @@ def test_dimensions() -> None:
     with pytest.raises(ValueError, match="matmul"):
         W01 @ W12
     swapped = WEIGHTS | {"w12": WEIGHTS["w23"]}
-    with pytest.raises(ValueError, match=r"(?s)expected.*in = 3.*in layer `w12` of a chain of 3"):
+    with pytest.raises(ValueError, match=r"(?s)has shape \(5, 2\), this layer's is .any, 5.*in layer `w12`"):
         compiled(NETWORK, swapped, X0.T, Y.T)
+    cut = WEIGHTS | {"w12": jax.tree.map(lambda w: w[:2], WEIGHTS["w12"])}
+    with pytest.raises(ValueError, match=r"(?s)expected.*in = 3.*in layer `w12` of a chain of 3"):
+        compiled(NETWORK, cut, X0.T, Y.T)
 
 
 @pytest.mark.formula("S2-130", "S2-131", "S2-132", "S2-174", "S2-269")
