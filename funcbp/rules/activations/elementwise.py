@@ -106,7 +106,10 @@ def _silu(p: jax.Array) -> jax.Array:
 
 
 def _silu_derivative(p: jax.Array) -> jax.Array:
-    return _logistic(p) * (1 + p * _logistic(-p))
+    # s and 1 - s from one exponential, neither as a difference.
+    e = _decaying(p)
+    s, rest = jnp.where(p > 0, 1, e) / (1 + e), jnp.where(p > 0, e, 1) / (1 + e)
+    return s * (1 + p * rest)
 
 
 def _gelu_fwd(p: X, *, approximate: bool = True) -> tuple[X, X]:
