@@ -97,8 +97,8 @@ def backprop(
     Returns:
         `sweep(params, x, y, *, state=(), key=None, weights=None, mask=None, positions=None, aux=None) ->
         Sweep`, a pure function. `weights` has the shape of the loss's leading axes, `(batch,)` or `(batch,
-        time)`: examples, or positions. What has weight zero may be anything, such as a label that is none; if
-        all weights are zero, so are value and gradients. `mask` and `positions` go to the layers that use
+        time)`: examples, or positions. A target of weight zero may be anything, such as a label that is none;
+        if all weights are zero, so are value and gradients. `mask` and `positions` go to the layers that use
         them (they do not mask the loss: that is `weights`) and have the batch as their first axis; `aux`, in
         the tree of the parameters, goes to `visit`.
 
@@ -154,7 +154,7 @@ def backprop(
         values, loss_pullback = evaluate(upcast_tree(forward.y), upcast_tree(batch.y))
         scale = value_cotangent(values, batch.weights, total)
         _check_range(forward.y, reduction)
-        # What has no weight may be anything, a padded label that is none among it.
+        # A target without weight may be anything: the value of a padded label that is none is NaN.
         value = jnp.sum(jnp.where(scale == 0, 0, scale * upcast(values)))
         y_ct = jax.tree.map(
             lambda ct, z: ct.astype(z.dtype), loss_pullback(scale.astype(values.dtype)), forward.y

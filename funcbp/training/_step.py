@@ -147,7 +147,7 @@ def value_function(network: Layer, loss: LossLike, **options: Any) -> Callable[.
     """The sweep's value as a JAX function, whose `jax.grad` is the sweep's gradient.
 
     `(params, x, y, **arrays) -> value`; differentiable with respect to `params` and `x`. For line searches,
-    for whatever else takes a function and differentiates it.
+    and for whatever else takes a function and differentiates it.
 
     >>> from funcbp import layers, rules
     >>> f = value_function(layers.dense(1, bias=False), rules.l2_loss)
