@@ -13,45 +13,99 @@ Verdict = Literal["right", "wrong", "undecidable"]
 
 
 class Cause(enum.Enum):
-    """What kind of mistake a finding is.
+    """What kind of mistake a finding is; the value is how a report names it, `advice` what to do about it."""
 
-    Attributes:
-        STRUCTURE: the tree of cotangents is not that of the arguments, or None is not exactly where no
-        derivative is. SHAPE: a cotangent does not have its argument's shape.
-        DTYPE: a cotangent does not have its argument's dtype.
-        RAISES: the function under test raised where the reference did not.
-        VALUE: an element is further from the truth than rounding explains.
-        NONFINITE: NaN or infinity where the truth is finite.
-        PRIMAL_DIFFERS: the function itself is not the reference.
-        NOT_LINEAR: a cotangent is not linear in the output's cotangent.
-        CONVENTION: at a named point the result is not what the convention states.
-        JIT_DIFFERS: right under `jax.jit`, wrong without.
-        VMAP_DIFFERS: right one example at a time, wrong under `jax.vmap`.
-        GRAD_DIFFERS: `bwd` is right, but the derivative of the callable through JAX is not.
-        COMPOSED: right alone, wrong between two other functions.
-        FORWARD: the forward-mode derivative of `primal` is wrong.
-        SECOND_ORDER: the derivative of the backward pass is wrong.
-        JACOBIAN: a Jacobian through the callable or through `primal` is wrong.
-        REFERENCE: the reference's derivative is not that of its values (finite differences disagree).
-    """
-
-    STRUCTURE = "structure"
-    SHAPE = "shape"
-    DTYPE = "dtype"
-    RAISES = "raises"
-    VALUE = "value"
-    NONFINITE = "non-finite"
-    PRIMAL_DIFFERS = "primal differs"
+    SIGN = "sign"
+    CONSTANT_FACTOR = "constant factor"
+    TRANSPOSED = "transposed"
+    PERMUTED = "axis permuted or reversed"
+    OFF_BY_ONE = "off by one"
+    SWAPPED = "swapped"
+    ZERO = "zero or ignored"
+    REDUCTION = "sum over an axis"
+    BROADCAST = "broadcasting not undone"
+    TERM_MISSING = "term missing"
+    FACTOR_MISSING = "factor missing"
+    WRONG_POINT = "derivative at the wrong point"
+    STATISTICS = "statistics treated as constants"
+    TRANSPOSE_FORGOTTEN = "transpose forgotten"
+    OVERWRITTEN = "duplicates overwritten"
+    COTANGENT_IGNORED = "cotangent ignored"
     NOT_LINEAR = "not linear"
-    CONVENTION = "convention"
+    REGION = "wrong in a region"
+    KINK = "wrong at a kink"
+    NONFINITE = "non-finite"
+    PRECISION = "precision lost"
+    DTYPE = "dtype"
+    SHAPE = "shape"
+    STRUCTURE = "structure"
+    VMAP = "vmap differs"
     JIT_DIFFERS = "jit differs"
-    VMAP_DIFFERS = "vmap differs"
+    SECOND_ORDER = "second order"
+    STALE = "stale or impure"
+    NONDETERMINISTIC = "nondeterministic"
+    PRIMAL_DIFFERS = "primal differs"
+    RAISES = "raises"
+    LAYOUT = "layout"
+    VALUE = "value"
+    CONVENTION = "convention"
     GRAD_DIFFERS = "grad differs"
     COMPOSED = "composed"
     FORWARD = "forward"
-    SECOND_ORDER = "second order"
     JACOBIAN = "jacobian"
     REFERENCE = "reference"
+
+    @property
+    def advice(self) -> str:
+        """A sentence that says what to change.
+
+        >>> Cause.SIGN.advice
+        'It is minus the truth: flip the sign.'
+        """
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Cause.SIGN: "It is minus the truth: flip the sign.",
+    Cause.CONSTANT_FACTOR: "It is the truth times a constant: look for a 2, ½, n, 1/n or √d too many or few.",
+    Cause.TRANSPOSED: "It is the transpose of the truth: transpose it.",
+    Cause.PERMUTED: "It is the truth with its axes permuted, or reversed along one: put the axes in order.",
+    Cause.OFF_BY_ONE: "It is the truth shifted by one along an axis: look at the first and last step.",
+    Cause.SWAPPED: "Two results are exchanged: return them in the order of the arguments.",
+    Cause.ZERO: "It is zero: a cotangent is dropped, or the argument ignored.",
+    Cause.REDUCTION: "A sum over an axis is missing, is a mean, or runs over another axis.",
+    Cause.BROADCAST: "Broadcasting is not undone: sum over the axes that the forward pass repeated.",
+    Cause.TERM_MISSING: "A path from the argument to the output is missing: add its term.",
+    Cause.FACTOR_MISSING: "A factor of the chain rule is missing: multiply by it.",
+    Cause.WRONG_POINT: "A derivative is evaluated elsewhere, as σ′(q) for σ′(p): use the right argument.",
+    Cause.STATISTICS: "Means, variances or maxima depend on the argument, too: differentiate through them.",
+    Cause.TRANSPOSE_FORGOTTEN: "A matrix inside is not transposed, which shows unless it is symmetric.",
+    Cause.OVERWRITTEN: "Where an index occurs twice, contributions overwrite each other: add them.",
+    Cause.COTANGENT_IGNORED: "It does not depend on the output's cotangent: multiply by it.",
+    Cause.NOT_LINEAR: "It is not linear in the output's cotangent: use the cotangent once, as a factor.",
+    Cause.REGION: "It is wrong only in a region of the arguments: look at the branch for that region.",
+    Cause.KINK: "At a kink or tie it is outside of the convex hull of the gradients around: split ties.",
+    Cause.NONFINITE: "It is NaN or infinite where the truth is finite: take the limit, or guard it.",
+    Cause.PRECISION: "Digits are lost that its dtype has: look for a cast, or for cancellation.",
+    Cause.DTYPE: "Every cotangent has its argument's dtype: cast the result.",
+    Cause.SHAPE: "Every cotangent has its argument's shape.",
+    Cause.STRUCTURE: "The cotangents have the tree of the arguments, None just where no derivative is.",
+    Cause.VMAP: "It is right alone and wrong under `jax.vmap`: look for a fixed shape or axis.",
+    Cause.JIT_DIFFERS: "It differs between `jax.jit` and without: look for Python state.",
+    Cause.SECOND_ORDER: "Its own derivative is wrong: look for `stop_gradient` and for constants.",
+    Cause.STALE: "A call depends on an earlier one, or changes its inputs: make the function pure.",
+    Cause.NONDETERMINISTIC: "Two equal calls differ: take the key or the state as an argument.",
+    Cause.PRIMAL_DIFFERS: "The function itself is not the reference: correct the forward pass first.",
+    Cause.RAISES: "It raised where the reference did not.",
+    Cause.LAYOUT: "It is the Jacobian in another layout: convert it, or say so with `layout=`.",
+    Cause.VALUE: "It is further from the truth than rounding explains: compare it term by term.",
+    Cause.CONVENTION: "At a named point it is not what the convention states.",
+    Cause.GRAD_DIFFERS: "`bwd` is right, but the derivative of the callable through JAX is not.",
+    Cause.COMPOSED: "It is right alone and wrong between two other functions.",
+    Cause.FORWARD: "The forward-mode derivative of `primal` is wrong.",
+    Cause.JACOBIAN: "A Jacobian through the callable or through `primal` is wrong.",
+    Cause.REFERENCE: "The reference's derivative is not that of its values: central differences disagree.",
+}
 
 
 @dataclass(frozen=True)
