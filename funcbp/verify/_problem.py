@@ -278,10 +278,12 @@ def _is_zero(ct: Any) -> bool:
 def _flatten_up_to(tree: Any, given: Any, name: str) -> list[Any]:
     if given is None:
         return [None] * tree.num_leaves
-    filled = jax.tree.structure(given, is_leaf=lambda x: x is None)
     try:
-        if tree == filled:
-            return jax.tree.leaves(given, is_leaf=lambda x: x is None)
-        return tree.flatten_up_to(given)
+        found = tree.flatten_up_to(given)
     except (TypeError, ValueError) as error:
+        filled = jax.tree.structure(given, is_leaf=lambda x: x is None)
         raise TypeError(f"Return the cotangent of {name} with its tree {tree}, not {filled}.") from error
+    for ct in found:
+        if ct is not None and not hasattr(ct, "dtype") and not np.isscalar(ct):
+            raise TypeError(f"Return an array as cotangent of {name}, not a {type(ct).__name__}.")
+    return found
