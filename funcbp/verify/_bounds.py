@@ -70,7 +70,7 @@ def allowance(value: Any, spread: Any, dtype: DTypeLike, scale: float | np.ndarr
     eps, small = eps_of(dtype), _underflow(dtype) * np.maximum(scale, 1.0)
 
     def one(v: Any, s: Any) -> np.ndarray:
-        v, s = np.abs(np.asarray(v, np.float64)), np.asarray(s, np.float64)
+        v, s = np.abs(np.asarray(v)).astype(np.float64), np.asarray(s, np.float64)
         aligned = np.reshape(small, np.shape(small) + (1,) * (v.ndim - np.ndim(small)))
         with np.errstate(all="ignore"):
             bound = factor * eps * s + _ROUNDINGS * eps * v + aligned

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from .._signature import describe
 from ._report import Cause, Finding, plural
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "judge"]
 
 _HINTS = {
     -1.0: "it is minus the truth: flip the sign",
@@ -128,22 +128,15 @@ def _leaf(
     name: str, actual: Any, truth: Any, bound: Any, cause: Cause, batch_axes: int, situation: str
 ) -> Comparison:
     a, t, b = (np.asarray(x, np.float64) for x in (actual, truth, bound))
-    with np.errstate(all="ignore"):
-        axes = tuple(range(batch_axes, t.ndim))
-        scale = np.max(np.where(np.isfinite(t), np.abs(t), 0), axis=axes, keepdims=True, initial=0)
-        loose = ~np.isfinite(b) | ((b > scale) & (scale > 0) & (b > np.abs(t)))
-        error = np.where(np.isfinite(a), np.abs(a - t), np.inf)
-    finite = np.isfinite(t)
-    same_infinity = np.isinf(t) & (a == t)
-    decidable = finite & (~loose | ~np.isfinite(a))
-    wrong = decidable & ~(error <= b)
+    wrong, decidable, error = judge(a, t, b, batch_axes)
+    finite, same_infinity = np.isfinite(t), np.isinf(t) & (a == t)
     ratios = np.where(decidable & ~wrong, error / np.where(b > 0, b, 1), 0)
     notes = []
     if count := int((~finite & ~same_infinity).sum()):
         notes.append(
             f"{name}: {plural(count, 'element')} where the truth itself is NaN or infinite{_in(situation)}"
         )
-    if count := int((finite & loose & ~wrong).sum()):
+    if count := int((finite & ~decidable).sum()):
         notes.append(
             f"{name}: {plural(count, 'element')} where rounding may exceed every true value{_in(situation)}"
         )
@@ -153,6 +146,24 @@ def _leaf(
         return Comparison((), tuple(notes), decided, worst)
     finding, index = _finding(name, a, t, b, wrong, error, cause, situation)
     return Comparison((finding,), tuple(notes), decided, worst, (index,))
+
+
+def judge(
+    actual: np.ndarray, truth: np.ndarray, bound: np.ndarray, batch_axes: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which elements are wrong, which can be judged, and how far each is off (infinitely, if not finite).
+
+    An element cannot be judged where its truth is not finite, or its bound exceeds every true value of its
+    leaf (of its case, with `batch_axes`): then only NaN and infinity are wrong.
+    """
+    axes = tuple(range(batch_axes, truth.ndim))
+    with np.errstate(all="ignore"):
+        finite, size = np.isfinite(truth), np.abs(truth)
+        scale = np.max(np.where(finite, size, 0), axis=axes, keepdims=True, initial=0)
+        loose = ~np.isfinite(bound) | ((bound > scale) & (scale > 0) & (bound > size))
+        error = np.where(np.isfinite(actual), np.abs(actual - truth), np.inf)
+    decidable = finite & (~loose | ~np.isfinite(actual))
+    return decidable & ~(error <= bound), decidable, error
 
 
 def _finding(

@@ -123,7 +123,7 @@ def magnitude(tree: Any, batch_axes: int = 0) -> np.ndarray:
     """The largest finite absolute value in a tree (for every index of the leading axes), one at least."""
     largest: Any = np.float64(1.0)
     for leaf in jax.tree.leaves(tree):
-        x = np.abs(np.asarray(leaf, np.float64))
+        x = np.abs(np.asarray(leaf)).astype(np.float64)
         x = np.where(np.isfinite(x), x, 0.0)
         largest = np.maximum(largest, x.max(axis=tuple(range(batch_axes, x.ndim)), initial=0.0))
     return largest

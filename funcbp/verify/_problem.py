@@ -15,7 +15,18 @@ import numpy as np
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
-__all__ = ["Compared", "Kind", "Leaf", "Probe", "Problem", "Typing", "argument_names", "is_key", "leaf_kind"]
+__all__ = [
+    "Compared",
+    "Kind",
+    "Leaf",
+    "Probe",
+    "Problem",
+    "Typing",
+    "argument_names",
+    "is_key",
+    "leaf_kind",
+    "like_output",
+]
 
 Kind = Literal["gradient", "vjp", "jacobian"]
 LeafKind = Literal["floating", "complex", "integer", "boolean", "key"]
@@ -187,8 +198,7 @@ class Problem:
             return self.reference(*whole)
 
         out, pullback = jax.vjp(function, *(jnp.asarray(values[i]) for i in moving))
-        cotangent = jax.tree.map(lambda c, o: jnp.asarray(c, jnp.result_type(o)), cotangent, out)
-        return out, pullback(cotangent)
+        return out, pullback(like_output(cotangent, out))
 
     def candidate(self, values: Sequence[Any], cotangent: Any) -> tuple[Any, tuple[Any, ...]]:
         """The candidate's value (None if it gives none) and one cotangent for each leaf at `wrt`.
@@ -238,6 +248,23 @@ def is_key(value: Any) -> bool:
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return True
     return value.dtype == np.uint32 and np.shape(value)[-1:] == (2,)
+
+
+def like_output(cotangent: Any, out: Any) -> Any:
+    """A cotangent in the tree and dtypes of the output it belongs to."""
+    if jax.tree.structure(cotangent) != jax.tree.structure(out):
+        raise TypeError(
+            f"The output must have the tree {jax.tree.structure(cotangent)} of the reference's, not "
+            f"{jax.tree.structure(out)}."
+        )
+
+    def one(c: Any, o: Any) -> Any:
+        dtype = jnp.result_type(o)
+        if jnp.issubdtype(dtype, jnp.inexact):
+            return jnp.asarray(c, dtype)
+        return np.zeros(np.shape(o), jax.dtypes.float0)
+
+    return jax.tree.map(one, cotangent, out)
 
 
 def argument_names(function: Callable[..., Any], count: int) -> tuple[str, ...]:

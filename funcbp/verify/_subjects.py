@@ -10,7 +10,7 @@ from jax import numpy as jnp
 
 from .._rule import Rule
 from ._layouts import Layout, from_layout
-from ._problem import Problem, leaf_kind
+from ._problem import Problem, leaf_kind, like_output
 
 __all__ = ["Pair", "gradient_problem", "jacobian_problem", "pair_of", "vjp_problem"]
 
@@ -174,21 +174,6 @@ def _through_jax(
         return out, tuple(tree.unflatten(found))
 
     return backward
-
-
-def like_output(cotangent: Any, out: Any) -> Any:
-    """A cotangent in the tree and dtypes of the output it belongs to."""
-    if jax.tree.structure(cotangent) != jax.tree.structure(out):
-        raise TypeError(
-            f"The output must have the tree {jax.tree.structure(cotangent)} of the reference's, not "
-            f"{jax.tree.structure(out)}."
-        )
-
-    def one(c: Any, o: Any) -> Any:
-        dtype = jnp.result_type(o)
-        return jnp.asarray(c, dtype) if jnp.issubdtype(dtype, jnp.inexact) else c
-
-    return jax.tree.map(one, cotangent, out)
 
 
 def _without_aux(function: Callable[..., Any], has_aux: bool, static: dict[str, Any]) -> Callable[..., Any]:
