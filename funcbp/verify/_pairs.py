@@ -1,0 +1,225 @@
+"""Evaluate a jaxpr on pairs of values: as it is, and disturbed.
+
+The walk through calls, scans, loops and branches is here; what a primitive does to a pair is up to a
+`Disturbance`: rounding noise for error bounds, or ties broken one way and another at kinks.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+from .. import _compat
+from .._compat import ClosedJaxpr, JaxprEqn, Literal
+
+__all__ = ["EXACT", "FACTORIZATIONS", "SUMS", "Disturbance", "Pair", "count_draws", "evaluate", "inexact"]
+
+# Nothing is rounded: the value is moved, negated, chosen or known.
+EXACT = frozenset(
+    {
+        "abs",
+        "bitcast_convert_type",
+        "broadcast_in_dim",
+        "clamp",
+        "complex",
+        "concatenate",
+        "conj",
+        "convert_element_type",
+        "copy",
+        "copy_p",
+        "cummax",
+        "cummin",
+        "device_put",
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "empty",
+        "expand_dims",
+        "gather",
+        "imag",
+        "iota",
+        "name",
+        "neg",
+        "optimization_barrier",
+        "pad",
+        "real",
+        "reduce_precision",
+        "reduce_window_max",
+        "reduce_window_min",
+        "reshape",
+        "rev",
+        "scatter",
+        "select_n",
+        "sharding_constraint",
+        "slice",
+        "split",
+        "squeeze",
+        "stop_gradient",
+        "transpose",
+    }
+)
+SUMS = frozenset(
+    {
+        "conv_general_dilated",
+        "cumsum",
+        "dot_general",
+        "reduce_sum",
+        "reduce_window_sum",
+        "scatter-add",
+        "scatter_add",
+    }
+)
+FACTORIZATIONS = frozenset(
+    {
+        "cholesky",
+        "custom_linear_solve",
+        "eig",
+        "eigh",
+        "fft",
+        "hessenberg",
+        "householder_product",
+        "linear_solve",
+        "lu",
+        "qr",
+        "schur",
+        "svd",
+        "triangular_solve",
+        "tridiagonal",
+        "tridiagonal_solve",
+    }
+)
+
+
+class Pair(NamedTuple):
+    """A value as it is, and disturbed (the same object while no disturbance has reached it)."""
+
+    exact: Any
+    noisy: Any
+
+
+class Disturbance(ABC):
+    """What happens to the values of a program; hands out slices of one long vector of noise.
+
+    Args:
+        values: the vector; without one, draws are only counted, and zero.
+    """
+
+    def __init__(self, values: jax.Array | None) -> None:
+        self.values, self.used = values, 0
+
+    @abstractmethod
+    def primitive(self, name: str, equation: JaxprEqn, inputs: list[Pair]) -> list[Pair]:
+        """The outputs of an equation that is neither a call nor control flow."""
+
+    def after(self, outputs: list[Pair]) -> list[Pair]:
+        """What becomes of the outputs of every equation."""
+        return outputs
+
+    def copy(self, values: jax.Array | None) -> Self:
+        """The same kind of disturbance with another vector."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, values=values, used=0)
+        return other
+
+    def take(self, size: int) -> jax.Array:
+        """The next numbers of the vector."""
+        start, self.used = self.used, self.used + size
+        return jnp.zeros(size) if self.values is None else self.values[start : self.used]
+
+    def draw(self, *shape: int) -> jax.Array:
+        """Noise of a shape."""
+        return self.take(math.prod(shape)).reshape(shape)
+
+
+def count_draws(evaluation: Callable[[Disturbance], Any], like: Disturbance) -> int:
+    """How many numbers of the vector an evaluation uses up."""
+    counter = like.copy(None)
+
+    def dry() -> int:
+        evaluation(counter)
+        return 0
+
+    jax.eval_shape(dry)
+    return counter.used
+
+
+def inexact(x: Any) -> bool:
+    """Whether an array is floating or complex."""
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def evaluate(closed: ClosedJaxpr, pairs: Sequence[Pair], noise: Disturbance) -> list[Pair]:
+    environment: dict[Any, Pair] = {}
+    environment.update(zip(closed.jaxpr.constvars, [Pair(c, c) for c in closed.consts], strict=True))
+    environment.update(zip(closed.jaxpr.invars, pairs, strict=True))
+
+    def read(atom: Any) -> Pair:
+        return Pair(atom.val, atom.val) if isinstance(atom, Literal) else environment[atom]
+
+    for equation in closed.jaxpr.eqns:
+        outputs = _equation(equation, [read(atom) for atom in equation.invars], noise)
+        environment.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in closed.jaxpr.outvars]
+
+
+def _equation(equation: JaxprEqn, inputs: list[Pair], noise: Disturbance) -> list[Pair]:
+    name = equation.primitive.name
+    inner = _compat.called(equation)
+    if inner is not None:
+        outputs = evaluate(inner, inputs, noise)
+    elif name in _CONTROL:
+        outputs = _CONTROL[name](equation, inputs, noise)
+    else:
+        outputs = noise.primitive(name, equation, inputs)
+    outputs = [pair if inexact(pair.exact) else Pair(pair.exact, pair.exact) for pair in outputs]
+    return noise.after(outputs)
+
+
+def _scan(equation: JaxprEqn, inputs: list[Pair], noise: Disturbance) -> list[Pair]:
+    body, length = equation.params["jaxpr"], equation.params["length"]
+    consts, carries = _compat.scan_counts(equation)
+    fixed, carry, xs = inputs[:consts], inputs[consts : consts + carries], inputs[consts + carries :]
+    first = [Pair(p.exact[0], p.noisy[0]) for p in xs] if length else []
+    count = count_draws(lambda n: evaluate(body, [*fixed, *carry, *first], n), noise) if length else 0
+
+    def step(carry: list[Pair], now: tuple[list[Pair], jax.Array]) -> tuple[list[Pair], list[Pair]]:
+        x, values = now
+        outputs = evaluate(body, [*fixed, *carry, *x], noise.copy(values))
+        return outputs[:carries], outputs[carries:]
+
+    last, ys = lax.scan(
+        step, carry, (xs, noise.draw(length, count)), length=length, reverse=equation.params["reverse"]
+    )
+    return [*last, *ys]
+
+
+def _while(equation: JaxprEqn, inputs: list[Pair], noise: Disturbance) -> list[Pair]:
+    test, body = equation.params["cond_jaxpr"], equation.params["body_jaxpr"]
+    tests, consts = equation.params["cond_nconsts"], equation.params["body_nconsts"]
+    asked, fixed, state = inputs[:tests], inputs[tests : tests + consts], inputs[tests + consts :]
+    # The number of rounds is not known: every round meets the same noise.
+    values = noise.draw(count_draws(lambda n: evaluate(body, [*fixed, *state], n), noise))
+
+    def go_on(state: list[Pair]) -> jax.Array:
+        return _compat.jaxpr_as_fun(test)(*(p.exact for p in [*asked, *state]))[0]
+
+    def step(state: list[Pair]) -> list[Pair]:
+        return evaluate(body, [*fixed, *state], noise.copy(values))
+
+    return lax.while_loop(go_on, step, state)
+
+
+def _cond(equation: JaxprEqn, inputs: list[Pair], noise: Disturbance) -> list[Pair]:
+    index, *operands = inputs
+
+    def branch(closed: ClosedJaxpr) -> Callable[[list[Pair]], list[Pair]]:
+        values = noise.draw(count_draws(lambda n: evaluate(closed, operands, n), noise))
+        return lambda pairs: evaluate(closed, pairs, noise.copy(values))
+
+    return lax.switch(index.exact, [branch(closed) for closed in equation.params["branches"]], operands)
+
+
+_CONTROL = {"cond": _cond, "scan": _scan, "while": _while}
