@@ -92,12 +92,15 @@ class Probe:
         values: for all leaves of the arguments, floating ones in float64 (complex128), NumPy.
         cotangent: of the output, in its tree, float64 (complex128).
         ordinary: whether magnitudes are those of the example: there a gradient has to be accurate, too.
+        inside: whether the values are what the example makes one expect; outside of that a difference is
+            only worth a note.
     """
 
     label: str
     values: tuple[Any, ...]
     cotangent: Any
     ordinary: bool = True
+    inside: bool = True
 
 
 @dataclass(frozen=True)
