@@ -92,6 +92,18 @@ class Evaluator:
                 self.untraceable[typing] = error
         return [self.eager(probe, typing) for probe in probes[:_EAGER]]
 
+    def own_spread(self) -> Callable[..., Any]:
+        """`(values, cotangent) -> (outcome, spread)` of the candidate in float64: its own rounding error."""
+        out = self._out(Typing("float64", True))
+
+        def one(values: tuple[Any, ...], cotangent: Any) -> Any:
+            return self.problem.candidate(values, like_output(cotangent, out))
+
+        if "own" not in self._compiled:
+            noisy = monte_carlo(one, samples=SAMPLES)
+            self._compiled["own"] = quick_jit(lambda values, ct: noisy(self.seed, values, ct))
+        return self._compiled["own"]
+
     def eager(self, probe: Probe, typing: Typing) -> Outcome:
         """The candidate at one probe, without jit."""
         out = self._out(typing)
@@ -101,8 +113,8 @@ class Evaluator:
             return _outcome(jax.device_get(found))
 
     def vmapped(self, probes: Sequence[Probe], typing: Typing, shared: frozenset[int]) -> list[Outcome]:
-        """The candidate under `jax.vmap` over a few probes; the leaves in `shared` are not batched, but those of
-        the first probe."""
+        """The candidate under `jax.vmap` over a few probes; leaves in `shared` are not batched, but those of the
+        first probe."""
         out = self._out(typing)
         with enable_x64(typing.x64), jax.default_matmul_precision("highest"):
             stacked = self._stacked(probes, typing)

@@ -19,10 +19,14 @@ from typing import Any, Literal, get_args
 import jax
 from jax import numpy as jnp
 
-__all__ = ["LAYOUTS", "Layout", "from_layout", "layout_shape", "to_jax"]
+__all__ = ["LAYOUTS", "Layout", "LayoutError", "from_layout", "layout_shape", "to_jax"]
 
 Layout = Literal["jax", "numerator", "denominator", "vec-columns", "vec-rows"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+
+class LayoutError(ValueError):
+    """A Jacobian does not have the shape that its layout gives it."""
 
 
 def from_layout(layout: Layout, jacobian: Any, out: Any, x: Any, cotangent: Any) -> Any:
@@ -36,7 +40,7 @@ def from_layout(layout: Layout, jacobian: Any, out: Any, x: Any, cotangent: Any)
         cotangent: in the tree of `out`.
 
     Raises:
-        ValueError: if an array does not have the shape that the layout gives it.
+        LayoutError: if an array does not have the shape that the layout gives it.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}.")
@@ -76,7 +80,7 @@ def to_jax(layout: Layout, jacobian: jax.Array, out: tuple[int, ...], x: tuple[i
     """A Jacobian as `jax.jacrev` lays it out, `out + x`.
 
     Raises:
-        ValueError: if it does not have the shape that its layout gives it.
+        LayoutError: if it does not have the shape that its layout gives it.
     """
     shape = layout_shape(layout, out, x)
     if shape is None:
@@ -88,7 +92,7 @@ def to_jax(layout: Layout, jacobian: jax.Array, out: tuple[int, ...], x: tuple[i
     same_size = layout != "jax" and len(out) <= 1 and len(x) <= 1 and jacobian.size == math.prod(matrix)
     column = same_size and jacobian.shape == (matrix if layout == "numerator" else matrix[::-1])
     if jacobian.shape != shape and not column:
-        raise ValueError(f"A Jacobian in layout {layout!r} has shape {shape} here, not {jacobian.shape}.")
+        raise LayoutError(f"A Jacobian in layout {layout!r} has shape {shape} here, not {jacobian.shape}.")
     if layout == "vec-columns":
         stacked = jacobian.reshape(out[::-1] + x[::-1])
         order = [*range(len(out))[::-1], *(len(out) + axis for axis in range(len(x))[::-1])]

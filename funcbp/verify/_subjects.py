@@ -73,9 +73,18 @@ def vjp_problem(
     pair = pair_of(my_op)
     if pair is None:
         backward = _through_jax(_without_aux(_callable(my_op), has_aux, static), positions)
+        problem = Problem("vjp", _name(my_op), function, backward, args, positions)
     else:
-        backward = _through_pair(pair, static, positions)
-    problem = Problem("vjp", _name(my_op), function, backward, args, positions)
+        interleaved = _through_pair(pair, static, positions)
+        problem = Problem(
+            "vjp",
+            _name(my_op),
+            function,
+            lambda given, cotangent: interleaved(given, None, cotangent),
+            args,
+            positions,
+            interleaved,
+        )
     _require_differentiable(problem)
     _out_spec(problem, of)
     return problem
@@ -122,18 +131,19 @@ def pair_of(my_op: Any) -> Pair | None:
 
 def _through_pair(
     pair: Pair, static: dict[str, Any], positions: tuple[int, ...]
-) -> Callable[[tuple[Any, ...], Any], tuple[Any, tuple[Any, ...]]]:
+) -> Callable[[tuple[Any, ...], tuple[Any, ...] | None, Any], tuple[Any, tuple[Any, ...]]]:
     fwd, bwd = pair
 
-    def backward(given: tuple[Any, ...], cotangent: Any) -> tuple[Any, tuple[Any, ...]]:
+    def run(given: tuple[Any, ...], between: tuple[Any, ...] | None, cotangent: Any) -> Any:
         result = fwd(*given, **static)
         if not isinstance(result, tuple) or len(result) != 2:
             raise TypeError(f"fwd must return (out, residuals), not {_describe(result)}.")
         out, residuals = result
-        cotangents = bwd(residuals, cotangent, **static)
-        return out, _chosen(cotangents, given, positions)
+        if between is not None:
+            fwd(*between, **static)
+        return out, _chosen(bwd(residuals, cotangent, **static), given, positions)
 
-    return backward
+    return run
 
 
 def _chosen(cotangents: Any, given: tuple[Any, ...], positions: tuple[int, ...]) -> tuple[Any, ...]:

@@ -1,0 +1,200 @@
+"""What is further from the truth than rounding of the reference explains, and whether that is a mistake.
+
+A deviation is no mistake where the candidate's own rounding explains it, where autodiff in the same dtype is
+no better, at a kink where it lies within the convex hull of the gradients around, or where no derivative
+exists.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from .._compat import enable_x64
+from ._bounds import allowance, eps_of
+from ._compare import judge
+from ._evaluate import Evaluator, Outcome, Truth
+from ._kinks import classify
+from ._oracles import magnitude
+from ._problem import Probe, Problem, Typing
+
+__all__ = ["Explained", "Look", "Suspect", "coarsest", "explain", "look"]
+
+_NO_WORSE = 8.0  # times autodiff's error in the same dtype, at its worst element: then it is rounding
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen at one probe in one typing, leaf by leaf as in `Problem.wrt`.
+
+    Attributes:
+        probe: the inputs.
+        typing: the dtypes.
+        truth: the true outcome.
+        bound: the largest error of every element that counts as rounding.
+        auto: autodiff's outcome in the same dtypes.
+        mine: the candidate's.
+        wrong: which elements are further off.
+        decided: how many elements of each leaf could be judged.
+        worst: largest error of the right ones, as a fraction of its bound.
+    """
+
+    probe: Probe
+    typing: Typing
+    truth: Outcome
+    bound: tuple[np.ndarray, ...]
+    auto: Outcome
+    mine: Outcome
+    wrong: tuple[np.ndarray, ...]
+    decided: tuple[int, ...]
+    worst: float
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether any element is further off than allowed."""
+        return any(w.any() for w in self.wrong)
+
+
+Suspect = Look
+
+
+class Explained(NamedTuple):
+    """Why a suspect deviates: `"mistake"` or a reason why it is none, and words for the report."""
+
+    kind: Literal["mistake", "kink", "convention", "rounding", "undefined", "undecided"]
+    text: str = ""
+
+
+def look(
+    problem: Problem,
+    probe: Probe,
+    typing: Typing,
+    truth: Truth,
+    auto: Outcome,
+    mine: Outcome,
+    rtol: float | None = None,
+) -> Look | None:
+    """Compare one outcome with the truth; None where the function itself is not finite."""
+    if not _finite(truth.exact.value) or not _finite(auto.value):
+        return None
+    dtype = coarsest(problem, typing)
+    scale = float(magnitude((_numbers(problem, probe), probe.cotangent)))
+    bounds, wrongs, decided, worst = [], [], [], 0.0
+    for t, s, m in zip(truth.exact.cotangents, truth.spread.cotangents, mine.cotangents, strict=True):
+        bound = allowance(t, s, dtype, scale)
+        if rtol is not None:
+            bound = np.maximum(bound, rtol * np.abs(np.where(np.isfinite(t), t, 0)).max(initial=0.0))
+        wrong, decidable, error = judge(m, t, bound)
+        same_infinity = ~np.isfinite(t) & (m == t)
+        with np.errstate(all="ignore"):
+            ratio = np.where(decidable & ~wrong & (bound > 0), error / bound, 0.0)
+        worst = max(worst, float(ratio.max(initial=0.0)))
+        bounds.append(bound)
+        wrongs.append(wrong)
+        decided.append(int((decidable | same_infinity).sum()))
+    return Look(probe, typing, truth.exact, tuple(bounds), auto, mine, tuple(wrongs), tuple(decided), worst)
+
+
+def explain(evaluator: Evaluator, suspect: Look, seed: int = 0) -> Explained:
+    """Whether a suspect is a mistake."""
+    if suspect.typing.dtype != "float64" and _no_worse_than_autodiff(suspect):
+        return Explained("rounding", "no further off than autodiff in the same dtype")
+    if _own_rounding(evaluator, suspect):
+        return Explained("rounding", "within the rounding of the formula used")
+    kink = _kink(evaluator.problem, suspect, seed)
+    if kink is not None:
+        return kink
+    if not suspect.probe.ordinary and _both_out_of_range(suspect):
+        return Explained("rounding", "autodiff in the same dtype leaves the range there, too")
+    return Explained("mistake")
+
+
+def coarsest(problem: Problem, typing: Typing) -> str:
+    """The floating dtype with the fewest digits among the arguments."""
+    if typing.dtype is not None:
+        return typing.dtype
+    with enable_x64(typing.x64):
+        dtypes = {
+            np.finfo(x.dtype).dtype.name if x.dtype.kind == "c" else x.dtype.name
+            for leaf, x in zip(problem.leaves, problem.typed(problem.example, typing), strict=True)
+            if leaf.differentiable
+        }
+    return max(dtypes, key=eps_of)
+
+
+def _no_worse_than_autodiff(suspect: Look) -> bool:
+    for m, a, t, wrong in _parts(suspect):
+        if not wrong.any():
+            continue
+        with np.errstate(all="ignore"):
+            mine, auto = np.abs(m - t), np.abs(a - t)
+        if not np.isfinite(m[wrong]).all() or not np.isfinite(auto[wrong]).all():
+            return False
+        if not (mine[wrong] <= _NO_WORSE * max(auto.max(initial=0.0), 0.0)).all():
+            return False
+    return True
+
+
+def _both_out_of_range(suspect: Look) -> bool:
+    return all(
+        (not np.isfinite(m[wrong]).all() and not np.isfinite(a[wrong]).all()) or not wrong.any()
+        for m, a, _, wrong in _parts(suspect)
+    )
+
+
+def _own_rounding(evaluator: Evaluator, suspect: Look) -> bool:
+    """Whether the candidate's formula, right but for rounding, can be as far off as it is."""
+    problem = evaluator.problem
+    wide = Typing("float64", True)
+    if wide in evaluator.untraceable:
+        return False
+    run = evaluator.own_spread()
+    with enable_x64(), jax.default_matmul_precision("highest"):
+        values = problem.typed(suspect.probe.values, wide)
+        exact, spread = jax.device_get(run(values, suspect.probe.cotangent))
+    dtype = coarsest(problem, suspect.typing)
+    scale = float(magnitude((_numbers(problem, suspect.probe), suspect.probe.cotangent)))
+    at = zip(exact[1], spread[1], suspect.bound, _parts(suspect), strict=True)
+    for e, s, bound, (m, _, t, wrong) in at:
+        own = allowance(e, s, dtype, scale)
+        with np.errstate(all="ignore"):
+            explained = np.isfinite(own) & np.isfinite(m) & (np.abs(m - t) <= own + bound)
+        if not explained[wrong].all():
+            return False
+    return True
+
+
+def _kink(problem: Problem, suspect: Look, seed: int) -> Explained | None:
+    def pull(values: Any, cotangent: Any) -> tuple[Any, ...]:
+        return problem.pull(values, cotangent)[1]
+
+    found = classify(
+        pull, suspect.probe.values, suspect.probe.cotangent, suspect.mine.cotangents, suspect.bound, seed=seed
+    )
+    if found.kind == "smooth":
+        return None
+    kinds = {"inside": "convention", "outside": "kink", "undefined": "undefined", "undecided": "undecided"}
+    return Explained(kinds[found.kind], found.text)  # type: ignore[arg-type]
+
+
+def _parts(suspect: Look) -> Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    return list(
+        zip(
+            suspect.mine.cotangents,
+            suspect.auto.cotangents,
+            suspect.truth.cotangents,
+            suspect.wrong,
+            strict=True,
+        )
+    )
+
+
+def _numbers(problem: Problem, probe: Probe) -> list[Any]:
+    return [x for leaf, x in zip(problem.leaves, probe.values, strict=True) if leaf.differentiable]
+
+
+def _finite(tree: Any) -> bool:
+    leaves = [np.asarray(x) for x in jax.tree.leaves(tree)]
+    return all(np.isfinite(x).all() for x in leaves if x.dtype.kind in "fc")
