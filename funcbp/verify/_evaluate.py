@@ -113,8 +113,8 @@ class Evaluator:
             return _outcome(jax.device_get(found))
 
     def vmapped(self, probes: Sequence[Probe], typing: Typing, shared: frozenset[int]) -> list[Outcome]:
-        """The candidate under `jax.vmap` over a few probes; leaves in `shared` are not batched, but those of the
-        first probe."""
+        """The candidate under `jax.vmap` over a few probes; leaves in `shared` are not batched but those of
+        the first probe."""
         out = self._out(typing)
         with enable_x64(typing.x64), jax.default_matmul_precision("highest"):
             stacked = self._stacked(probes, typing)

@@ -132,8 +132,8 @@ class Problem:
             one tree for each entry of `argnums`, as the user returned them.
         args: the example's arguments, dynamic leaves and all.
         argnums: positions of the arguments whose cotangents are looked at.
-        interleaved: `(arguments, others, cotangent)`: as `backward`, but with a forward pass of other arguments
-            between the two passes; None unless they are separate functions.
+        interleaved: `(arguments, others, cotangent)`: as `backward`, but with a forward pass of other
+            arguments between the two passes; None unless they are separate functions.
     """
 
     kind: Kind
