@@ -15,6 +15,7 @@ __all__ = [
     "bind",
     "called",
     "enable_x64",
+    "frames",
     "jaxpr_as_fun",
     "quick_jit",
     "scan_counts",
@@ -90,3 +91,11 @@ def called(equation: JaxprEqn) -> ClosedJaxpr | None:
         if isinstance(inner, Jaxpr):
             return ClosedJaxpr(inner, ())
     return None
+
+
+def frames(equation: JaxprEqn) -> list[tuple[str, int, str]]:
+    """File, line and function of every call that led to an equation, the innermost first."""
+    traceback = equation.source_info.traceback
+    if traceback is None:
+        return []
+    return [(frame.file_name, frame.line_num, frame.function_name) for frame in traceback.frames]
