@@ -108,7 +108,7 @@ def _parameters(equation: JaxprEqn) -> list[Any]:
 
 def _as_written(equation: JaxprEqn, values: list[Any]) -> list[Any]:
     given = [
-        jnp.asarray(x, atom.aval.dtype) if _narrow(atom.aval) else x
+        jnp.asarray(x, getattr(atom.aval, "dtype", None)) if _narrow(atom.aval) else x
         for x, atom in zip(values, equation.invars, strict=True)
     ]
     return [_widened(x) for x in _compat.bind(equation, given)]
