@@ -5,6 +5,7 @@ from . import factors as factors
 from . import layers as layers
 from . import rules as rules
 from . import training as training
+from . import verify as verify
 from ._backprop import Sweep as Sweep
 from ._backprop import backprop as backprop
 from ._backprop import predict as predict
@@ -12,13 +13,29 @@ from ._backprop import value_and_grad as value_and_grad
 from ._precision import Precision as Precision
 from ._rule import Rule as Rule
 from ._rule import catalogue as catalogue
+from .verify import assert_chain as assert_chain
+from .verify import assert_gradient as assert_gradient
+from .verify import assert_jacobian as assert_jacobian
+from .verify import assert_vjp as assert_vjp
+from .verify import check_chain as check_chain
+from .verify import check_gradient as check_gradient
+from .verify import check_jacobian as check_jacobian
+from .verify import check_vjp as check_vjp
 
 __all__ = [
     "Precision",
     "Rule",
     "Sweep",
+    "assert_chain",
+    "assert_gradient",
+    "assert_jacobian",
+    "assert_vjp",
     "backprop",
     "catalogue",
+    "check_chain",
+    "check_gradient",
+    "check_jacobian",
+    "check_vjp",
     "domains",
     "factors",
     "layers",
@@ -26,4 +43,5 @@ __all__ = [
     "rules",
     "training",
     "value_and_grad",
+    "verify",
 ]

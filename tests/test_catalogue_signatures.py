@@ -47,7 +47,7 @@ def test_axes_mean_what_jaxtyping_says(axes: str, fits: list[Any], does_not: lis
 
 @pytest.mark.parametrize("axes", ["n 3", "_ _", "... n"])
 def test_such_a_rule_can_be_checked(axes: str):
-    assert check_rule(scaled(Float[Array, axes]), examples=4, dtypes=("float32",)).ok
+    assert check_rule(scaled(Float[Array, axes]), examples=4, dtypes=("float32",)).verdict == "right"
 
 
 @pytest.mark.parametrize("axis", ["n+1", "#n", "n=3", "?n", "*#n", "_n", "*_"])

@@ -5,6 +5,12 @@ from ._accuracy import accuracy as accuracy
 from ._bounds import FACTOR as FACTOR
 from ._bounds import HALF_FACTOR as HALF_FACTOR
 from ._bounds import allowance as allowance
+from ._check import assert_gradient as assert_gradient
+from ._check import assert_jacobian as assert_jacobian
+from ._check import assert_vjp as assert_vjp
+from ._check import check_gradient as check_gradient
+from ._check import check_jacobian as check_jacobian
+from ._check import check_vjp as check_vjp
 from ._compare import Comparison as Comparison
 from ._compare import compare as compare
 from ._montecarlo import monte_carlo as monte_carlo
@@ -18,6 +24,8 @@ from ._report import Finding as Finding
 from ._report import Report as Report
 from ._rule_checks import assert_rule as assert_rule
 from ._rule_checks import check_rule as check_rule
+from ._steps import assert_chain as assert_chain
+from ._steps import check_chain as check_chain
 
 __all__ = [
     "FACTOR",
@@ -31,8 +39,16 @@ __all__ = [
     "Report",
     "accuracy",
     "allowance",
+    "assert_chain",
+    "assert_gradient",
+    "assert_jacobian",
     "assert_rule",
+    "assert_vjp",
+    "check_chain",
+    "check_gradient",
+    "check_jacobian",
     "check_rule",
+    "check_vjp",
     "compare",
     "finite_differences",
     "monte_carlo",

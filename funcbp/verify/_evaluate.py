@@ -55,6 +55,10 @@ class Evaluator:
         self.untraceable: dict[Typing, Exception] = {}
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
+    def cotangents(self, values: Any, cotangent: Any) -> tuple[Any, ...]:
+        """The cotangents by `jax.vjp` of the reference. Traceable."""
+        return self.problem.pull(values, cotangent)[1]
+
     def truth(self, probes: Sequence[Probe]) -> list[Truth]:
         """Value and cotangents by `jax.vjp` of the reference in float64, with their Monte Carlo spread."""
         typing = Typing("float64", True)
@@ -182,7 +186,11 @@ def rounded(problem: Problem, probe: Probe, typing: Typing) -> Probe:
         )
         out = jax.eval_shape(problem.reference, *problem.typed(problem.example, typing))
         cotangent = jax.tree.map(
-            lambda c, o: _wide(np.asarray(c).astype(o.dtype)) if jnp.issubdtype(o.dtype, jnp.inexact) else c,
+            lambda c, o: (
+                _wide(np.asarray(c).astype(o.dtype))
+                if jnp.issubdtype(o.dtype, jnp.inexact)
+                else np.zeros(o.shape)
+            ),
             probe.cotangent,
             out,
         )

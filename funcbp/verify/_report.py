@@ -1,15 +1,17 @@
 """What a check found: right, wrong, or undecidable; where, and what to change."""
 
 import enum
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-__all__ = ["Cause", "Checked", "Finding", "Report", "plural"]
+__all__ = ["Cause", "Checked", "Finding", "OnUndecidable", "Report", "plural"]
 
 Verdict = Literal["right", "wrong", "undecidable"]
+OnUndecidable = Literal["warn", "raise"]
 
 
 class Cause(enum.Enum):
@@ -122,6 +124,8 @@ class Finding:
         at: the inputs that show it, by name.
         seed: the seed that draws these inputs again.
         situation: in which dtype, with which options, at which kind of input.
+        line: of the reference's source that the mistake belongs to.
+        alternatives: other causes that explain the same numbers.
     """
 
     where: str
@@ -133,12 +137,18 @@ class Finding:
     at: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
     situation: str = ""
+    line: str | None = None
+    alternatives: tuple[Cause, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.cause.value}. {self.message}"]
         if self.expected is not None or self.actual is not None:
             allowed = "" if self.bound is None else f", allowed error {self.bound:.2g}"
             lines.append(f"  expected {_number(self.expected)}, got {_number(self.actual)}{allowed}")
+        if self.line:
+            lines.append(f"  from {self.line}")
+        if self.alternatives:
+            lines.append(f"  or else: {', '.join(cause.value for cause in self.alternatives)}")
         if self.situation:
             lines.append(f"  in {self.situation}")
         for name, value in self.at.items():
@@ -160,6 +170,8 @@ class Checked:
         settings: combinations of static options and present arguments.
         dtypes: names of the dtypes.
         worst: largest error as a fraction of what was allowed.
+        oracles: where the truth came from.
+        seconds: how long it took.
     """
 
     elements: int = 0
@@ -169,13 +181,22 @@ class Checked:
     settings: int = 0
     dtypes: tuple[str, ...] = ()
     worst: float = 0.0
+    oracles: tuple[str, ...] = ()
+    seconds: float | None = None
 
     def __str__(self) -> str:
+        looked = [
+            f"{plural(self.elements, 'element')} of {plural(len(self.by_leaf), 'result')}",
+            f"in {plural(self.examples, 'example')}",
+        ]
+        points = [plural(self.points, "named point")] if self.points else []
+        settings = [plural(self.settings, "setting")] if self.settings else []
+        rest = [*points, *settings, ", ".join(self.dtypes) or "no dtype"]
+        took = "" if self.seconds is None else f"; {self.seconds:.1f} s"
+        against = f"; against {' and '.join(self.oracles)}" if self.oracles else ""
         return (
-            f"{plural(self.elements, 'element')} of {plural(len(self.by_leaf), 'result')} in "
-            f"{plural(self.examples, 'example')}, {plural(self.points, 'named point')}, "
-            f"{plural(self.settings, 'setting')}, {', '.join(self.dtypes) or 'no dtype'}; "
-            f"largest error {100 * self.worst:.0f} % of the allowed"
+            f"{' '.join(looked)}, {', '.join(rest)}; "
+            f"largest error {100 * self.worst:.0f} % of the allowed{against}{took}"
         )
 
 
@@ -188,6 +209,7 @@ class Report:
         findings: the mistakes, none if it is right.
         undecided: what could not be judged, and why, in words.
         checked: what was looked at.
+        notes: what else is worth knowing: conventions taken, assumptions made, accuracy.
 
     >>> report = Report("f", checked=Checked(elements=2, by_leaf={"x_ct": 2}))
     >>> report.verdict, report.ok
@@ -198,6 +220,7 @@ class Report:
     findings: tuple[Finding, ...] = ()
     undecided: tuple[str, ...] = ()
     checked: Checked = Checked()
+    notes: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -209,8 +232,8 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether the verdict is `"right"`."""
-        return self.verdict == "right"
+        """False only where the verdict is `"wrong"`."""
+        return self.verdict != "wrong"
 
     def __str__(self) -> str:
         lines = [f"{self.subject}: {self.verdict}", f"  checked {self.checked}"]
@@ -218,12 +241,26 @@ class Report:
             lines += ["", *(f"  {line}" for line in str(finding).splitlines())]
         if self.undecided:
             lines += ["", "  not decided:", *(f"    {text}" for text in self.undecided)]
+        if self.notes:
+            lines += ["", "  notes:", *(f"    {text}" for text in self.notes)]
         return "\n".join(lines)
 
-    def raise_if_failed(self) -> None:
-        """Raise `AssertionError` with the whole report unless the verdict is `"right"`."""
-        if not self.ok:
+    def raise_if_failed(self, on_undecidable: OnUndecidable = "raise") -> None:
+        """Raise `AssertionError` with the whole report if the verdict is `"wrong"`.
+
+        Args:
+            on_undecidable: what to do where nothing could be decided: raise, too, or warn.
+
+        Raises:
+            AssertionError: as said.
+            ValueError: if `on_undecidable` is neither `"warn"` nor `"raise"`.
+        """
+        if on_undecidable not in get_args(OnUndecidable):
+            raise ValueError(f"on_undecidable must be 'warn' or 'raise', not {on_undecidable!r}.")
+        if self.verdict == "wrong" or (self.verdict == "undecidable" and on_undecidable == "raise"):
             raise AssertionError(str(self))
+        if self.verdict == "undecidable":
+            warnings.warn(str(self), stacklevel=3)
 
 
 def plural(count: int, noun: str) -> str:

@@ -5,7 +5,7 @@ no better, at a kink where it lies within the convex hull of the gradients aroun
 exists.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -16,12 +16,20 @@ from .._compat import enable_x64
 from ._bounds import allowance, eps_of
 from ._compare import judge
 from ._evaluate import Evaluator, Outcome, Truth
-from ._kinks import classify
+from ._kinks import examine
 from ._oracles import magnitude
 from ._problem import Probe, Problem, Typing
 
-__all__ = ["Explained", "Look", "Suspect", "coarsest", "explain", "look"]
+__all__ = ["Explained", "Look", "coarsest", "explain", "look"]
 
+Kind = Literal["mistake", "kink", "convention", "rounding", "undefined", "undecided"]
+
+_KINKS: Mapping[str, Kind] = {
+    "inside": "convention",
+    "outside": "kink",
+    "undefined": "undefined",
+    "undecided": "undecided",
+}
 _NO_WORSE = 8.0  # times autodiff's error in the same dtype, at its worst element: then it is rounding
 
 
@@ -57,13 +65,10 @@ class Look:
         return any(w.any() for w in self.wrong)
 
 
-Suspect = Look
-
-
 class Explained(NamedTuple):
     """Why a suspect deviates: `"mistake"` or a reason why it is none, and words for the report."""
 
-    kind: Literal["mistake", "kink", "convention", "rounding", "undefined", "undecided"]
+    kind: Kind
     text: str = ""
 
 
@@ -103,7 +108,7 @@ def explain(evaluator: Evaluator, suspect: Look, seed: int = 0) -> Explained:
         return Explained("rounding", "no further off than autodiff in the same dtype")
     if _own_rounding(evaluator, suspect):
         return Explained("rounding", "within the rounding of the formula used")
-    kink = _kink(evaluator.problem, suspect, seed)
+    kink = _kink(evaluator, suspect, seed)
     if kink is not None:
         return kink
     if not suspect.probe.ordinary and _both_out_of_range(suspect):
@@ -166,17 +171,17 @@ def _own_rounding(evaluator: Evaluator, suspect: Look) -> bool:
     return True
 
 
-def _kink(problem: Problem, suspect: Look, seed: int) -> Explained | None:
-    def pull(values: Any, cotangent: Any) -> tuple[Any, ...]:
-        return problem.pull(values, cotangent)[1]
-
-    found = classify(
-        pull, suspect.probe.values, suspect.probe.cotangent, suspect.mine.cotangents, suspect.bound, seed=seed
+def _kink(evaluator: Evaluator, suspect: Look, seed: int) -> Explained | None:
+    found = examine(
+        evaluator.cotangents,
+        suspect.probe.values,
+        suspect.probe.cotangent,
+        suspect.mine.cotangents,
+        suspect.bound,
+        seed,
+        amplitude=eps_of(coarsest(evaluator.problem, suspect.typing)),
     )
-    if found.kind == "smooth":
-        return None
-    kinds = {"inside": "convention", "outside": "kink", "undefined": "undefined", "undecided": "undecided"}
-    return Explained(kinds[found.kind], found.text)  # type: ignore[arg-type]
+    return Explained(_KINKS[found.kind], found.message) if found.kind in _KINKS else None
 
 
 def _parts(suspect: Look) -> Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:

@@ -1,0 +1,227 @@
+"""From what a search has seen to a report: which finding, why, at which input, and what was looked at."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ._bounds import eps_of, ulp
+from ._diagnosis import Diagnosis, diagnose
+from ._problem import Compared, Probe
+from ._report import Cause, Checked, Finding, Report, plural
+from ._search import WIDE, Search
+from ._shrink import shrink
+from ._suspects import Look, coarsest, explain
+
+__all__ = ["conclude"]
+
+_WRONG, _RIGHT = 8, 6  # comparisons that a diagnosis is given
+_LONGEST = 12.0  # seconds for the diagnosis
+
+
+def conclude(search: Search) -> Report:
+    """The report of a search that has run."""
+    seen = search.seen
+    findings = list(seen.findings)
+    if seen.mistakes:
+        findings += _findings(search)
+    notes = [a.phrase for a in search.assumptions if a.narrow]
+    accuracy = _accuracy(search)
+    return Report(
+        search.problem.subject,
+        tuple(findings),
+        tuple(seen.undecided),
+        _checked(search),
+        tuple([*notes, *seen.notes, *accuracy]),
+    )
+
+
+def _findings(search: Search) -> list[Finding]:
+    look, cause, how = search.seen.mistakes[0]
+    if cause is None:
+        cause = _evident(search, look)
+    if cause is None:
+        diagnoses = diagnose(search.problem, _evidence(search, look), seconds=_LONGEST)
+    else:
+        leaves = tuple(i for i, wrong in enumerate(look.wrong) if wrong.any())
+        diagnoses = (Diagnosis(leaves, cause, cause.advice),)
+    findings = []
+    for diagnosis in diagnoses:
+        shown = _shown(search, look, diagnosis)
+        findings.append(_finding(search, shown, diagnosis, how))
+    return findings
+
+
+def _evident(search: Search, look: Look) -> Cause | None:
+    """A cause that shows without looking for it."""
+    infinite = total = 0
+    for mine, wrong in zip(look.mine.cotangents, look.wrong, strict=True):
+        infinite += int((wrong & ~np.isfinite(mine)).sum())
+        total += int(wrong.sum())
+    if 2 * infinite > total:
+        return Cause.NONFINITE
+    if look.typing != WIDE and not any(
+        other.suspicious for other in search.seen.looks if other.typing == WIDE and other.probe is look.probe
+    ):
+        return Cause.PRECISION
+    return None
+
+
+def _evidence(search: Search, look: Look) -> list[Compared]:
+    """The comparison that shows the mistake, and others: wrong and right ones, in float64 where possible."""
+    typing = WIDE if any(other.typing == WIDE for other in search.seen.looks) else look.typing
+    others = [x for x in search.seen.looks if x.typing == typing and x.probe.inside and _same(x, look)]
+    others.sort(key=lambda x: not x.probe.ordinary)
+    wrong = [x for x in others if x.suspicious and x.probe is not look.probe][: _WRONG - 1]
+    right = [x for x in others if not x.suspicious][:_RIGHT]
+    own = [x for x in others if x.probe is look.probe][:1] or [look]
+    return [Compared(x.probe, x.truth.cotangents, x.bound, x.mine.cotangents) for x in own + wrong + right]
+
+
+def _same(x: Look, y: Look) -> bool:
+    """Whether two comparisons are of the same shapes."""
+    pairs = zip(x.truth.cotangents, y.truth.cotangents, strict=False)
+    return len(x.wrong) == len(y.wrong) and all(a.shape == b.shape for a, b in pairs)
+
+
+def _shown(search: Search, look: Look, diagnosis: Diagnosis) -> Look:
+    """A simple input that shows what a diagnosis is about."""
+    candidates = [look] if any(look.wrong[i].any() for i in diagnosis.leaves) else []
+    candidates += [
+        x
+        for x in search.seen.looks
+        if x.suspicious and _same(x, look) and any(x.wrong[i].any() for i in diagnosis.leaves)
+    ]
+    first = candidates[0]
+    if first.probe.label.startswith("second order") or diagnosis.cause in (Cause.VMAP, Cause.JIT_DIFFERS):
+        return first
+    simple: dict[int, Look] = {}
+
+    def fails(probes: Sequence[Probe]) -> list[bool]:
+        found = {id(x.probe): x for x in search.examine(probes, [first.typing])}
+        by_label = {x.probe.label: x for x in found.values()}
+        bad = []
+        for probe in probes:
+            x = by_label.get(probe.label)
+            hit = x is not None and any(_clearly(x, i) for i in diagnosis.leaves)
+            if hit and x is not None:
+                simple[id(probe)] = x
+            bad.append(hit)
+        return bad
+
+    allowed = [_inside(search, i) for i in range(len(search.problem.leaves))]
+    numbered = _numbered(fails)
+    found = shrink(search.problem, first.probe, allowed, numbered)
+    again = search.examine([found], [first.typing])
+    if again and any(_clearly(again[0], i) for i in diagnosis.leaves):
+        same_kind = diagnosis.cause is Cause.KINK or explain(search.evaluator, again[0]).kind == "mistake"
+        return again[0] if same_kind else first
+    return first
+
+
+def _numbered(fails: Any) -> Any:
+    """Probes told apart by their labels, which survive rounding."""
+
+    def run(probes: Sequence[Probe]) -> list[bool]:
+        return fails([replace(probe, label=f"simpler {i}") for i, probe in enumerate(probes)])
+
+    return run
+
+
+def _clearly(look: Look, leaf: int) -> bool:
+    """Whether a leaf is wrong by more than a few bounds, and not because everything is zero."""
+    wrong = look.wrong[leaf]
+    if not wrong.any():
+        return False
+    mine, truth = look.mine.cotangents[leaf], look.truth.cotangents[leaf]
+    error = np.abs(mine - truth)[wrong].max()
+    return bool(not np.isfinite(error) or error > 1e-4 * np.abs(truth).max(initial=0.0))
+
+
+def _inside(search: Search, leaf: int) -> Any:
+    assumption = search.assumptions[leaf]
+
+    def allowed(value: np.ndarray) -> bool:
+        return not assumption.narrow or assumption.domain.contains(value)
+
+    return allowed
+
+
+def _finding(search: Search, look: Look, diagnosis: Diagnosis, how: str) -> Finding:
+    leaf = max(diagnosis.leaves, key=lambda i: int(look.wrong[i].any()))
+    truth, mine = look.truth.cotangents[leaf], look.mine.cotangents[leaf]
+    wrong, bound = look.wrong[leaf], look.bound[leaf]
+    with np.errstate(all="ignore"):
+        error = np.where(np.isfinite(mine), np.abs(mine - truth), np.inf)
+        excess = np.where(wrong, error / np.maximum(bound, np.finfo(np.float64).tiny), -1.0)
+    at = tuple(int(i) for i in np.unravel_index(int(np.argmax(excess)), truth.shape))
+    problem = search.problem
+    name = problem.leaves[problem.wrt[leaf]].name
+    count = f"{int(wrong.sum())} of {plural(truth.size, 'element')} wrong"
+    message = diagnosis.message if how == "" else f"{diagnosis.message} ({how})"
+    return Finding(
+        f"{name}[{', '.join(map(str, at))}]" if at else name,
+        diagnosis.cause,
+        f"{message} {count} here.",
+        _plain(truth[at]),
+        _plain(mine[at]),
+        float(bound[at]),
+        {leaf.name: value for leaf, value in zip(problem.leaves, look.probe.values, strict=False)},
+        search.options.seed,
+        f"{look.typing}, {look.probe.label}",
+        diagnosis.line,
+        diagnosis.alternatives,
+    )
+
+
+def _plain(x: Any) -> Any:
+    return complex(x) if np.iscomplexobj(x) else float(x)
+
+
+def _checked(search: Search) -> Checked:
+    seen = search.seen
+    names = [search.problem.leaves[i].name for i in search.problem.wrt]
+    by_leaf = dict.fromkeys(names, 0)
+    elements = 0
+    for x in seen.looks:
+        if len(x.decided) != len(names):
+            continue
+        for name, count in zip(names, x.decided, strict=True):
+            by_leaf[name] += count
+            elements += count
+    for i in search.problem.wrt:
+        if np.size(search.problem.leaves[i].value) == 0:
+            del by_leaf[search.problem.leaves[i].name]
+    return Checked(
+        elements=elements,
+        by_leaf=by_leaf,
+        examples=len({id(x.probe) for x in seen.looks}),
+        points=len(search.options.points or {}),
+        dtypes=tuple(str(typing) for typing in search.typings),
+        worst=max((x.worst for x in seen.looks), default=0.0),
+        oracles=("jax.vjp in float64, bounds by Monte Carlo arithmetic",),
+        seconds=search.seconds,
+    )
+
+
+def _accuracy(search: Search) -> list[str]:
+    """How accurate the candidate and autodiff are in the example's dtypes, in ulps of each element."""
+    if search.given == WIDE or search.seen.over:
+        return []
+    dtype = coarsest(search.problem, search.given)
+    mine, auto = [], []
+    for x in search._right(ordinary=True):
+        for m, a, t in zip(x.mine.cotangents, x.auto.cotangents, x.truth.cotangents, strict=True):
+            judged = np.isfinite(t) & (np.abs(t) > eps_of(dtype) * np.abs(t).max(initial=0.0))
+            unit = ulp(np.abs(t[judged]), dtype)
+            mine.append(np.abs(m - t)[judged] / unit)
+            auto.append(np.abs(a - t)[judged] / unit)
+    joined = [np.concatenate([y.ravel() for y in x]) if x else np.zeros(0) for x in (mine, auto)]
+    if not joined[0].size:
+        return []
+    (m50, m99), (a50, a99) = (np.percentile(x, [50, 99]) for x in joined)
+    return [
+        f"accuracy in {dtype}, median and 99th percentile: yours {m50:.2g} and {m99:.2g} ulp, "
+        f"autodiff {a50:.2g} and {a99:.2g} ulp"
+    ]

@@ -1,0 +1,343 @@
+"""The search for an input at which a candidate is wrong: what is looked at, in which order, until when."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import numpy as np
+from jax.typing import DTypeLike
+
+from .._compat import enable_x64
+from . import _conduct
+from ._bounds import eps_of
+from ._breakpoints import between
+from ._evaluate import Evaluator, Outcome, rounded
+from ._inference import infer
+from ._options import Options
+from ._probes import probes
+from ._problem import Probe, Problem, Typing
+from ._report import Cause, Finding
+from ._subjects import vjp_problem
+from ._suspects import Explained, Look, explain, look
+
+__all__ = ["WIDE", "Search", "Seen"]
+
+WIDE = Typing("float64", True)
+
+_EXPLAINED = 24  # suspects of which the reason is sought, before the rest is left undecided
+_SECOND_ORDER = 3  # probes
+
+
+@dataclass
+class Seen:
+    """What a search has seen so far.
+
+    Attributes:
+        findings: mistakes that name themselves.
+        looks: every comparison with the truth.
+        mistakes: comparisons that show a mistake, with the cause where that is already clear.
+        notes: for the report: conventions, assumptions, differences that are no mistakes.
+        undecided: what could not be judged.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    mistakes: list[tuple[Look, Cause | None, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        """Whether something is wrong."""
+        return bool(self.findings or self.mistakes)
+
+
+class Search:
+    """One search.
+
+    Args:
+        problem: reference, candidate and example.
+        options: what to look at.
+    """
+
+    def __init__(self, problem: Problem, options: Options) -> None:
+        self.problem, self.options = problem, options
+        self.evaluator = Evaluator(problem, options.seed)
+        self.typings = _typings(problem, options.dtypes)
+        self.given = self.typings[0]
+        self.assumptions = infer(problem, options.domain)
+        self.seen = Seen()
+        self.started = time.monotonic()
+        with enable_x64():
+            self.out = jax.eval_shape(problem.reference, *problem.typed(problem.example, WIDE))
+
+    def run(self) -> Seen:
+        """Everything, until something is wrong or the time is up."""
+        stages: list[tuple[str, Callable[[], None]]] = [
+            ("first call", self._conduct),
+            ("inputs", self._probes),
+            ("repeated calls", self._purity),
+            ("thresholds", self._between),
+            ("vmap", self._vmap),
+        ]
+        if self.options.order > 1:
+            stages.append(("second order", self._second_order))
+        with np.errstate(all="ignore"):
+            for name, stage in stages:
+                if self.seen.over:
+                    break
+                if self.late:
+                    self.seen.undecided.append(f"{name}: not looked at, the budget was used up")
+                    continue
+                self.options.tell(name)
+                stage()
+        return self.seen
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.started
+
+    @property
+    def late(self) -> bool:
+        """Whether the budget is used up."""
+        return self.seconds > self.options.budget
+
+    def examine(self, given: Sequence[Probe], typings: Sequence[Typing] | None = None) -> list[Look]:
+        """Compare the candidate with the truth at some probes."""
+        given = [rounded(self.problem, probe, self.given) for probe in given]
+        given = [probe for probe in given if _usable(self.problem, probe)]
+        if not given:
+            return []
+        looks = []
+        truths = self.evaluator.truth(given)
+        for typing in typings or self.typings:
+            autos = self._autodiff(given, typing, truths)
+            mine = self.evaluator.candidate(given, typing)
+            for probe, truth, auto, outcome in zip(given, truths, autos, mine, strict=False):
+                seen = look(self.problem, probe, typing, truth, auto, outcome, self.options.rtol)
+                looks += [] if seen is None else [seen]
+        return looks
+
+    def _autodiff(self, given: Sequence[Probe], typing: Typing, truths: Sequence[Any]) -> list[Outcome]:
+        if typing == WIDE:
+            return [truth.exact for truth in truths]
+        return self.evaluator.autodiff(given, typing)
+
+    def _conduct(self) -> None:
+        self.seen.findings += _conduct.first_call(self.problem, self.given)
+
+    def _purity(self) -> None:
+        others = [look.probe for look in self._right()[:2]]
+        self.seen.findings += _conduct.purity(self.evaluator, self.given, others)
+        if self.given in self.evaluator.untraceable or self.seen.over:
+            return
+        for probe in others:
+            outcome = self.evaluator.eager(probe, self.given)
+            self._same_as_jitted(probe, outcome, Cause.JIT_DIFFERS, "without jit")
+
+    def _probes(self) -> None:
+        options = self.options
+        found = probes(self.problem, self.assumptions, self.out, options.seed, options.samples)
+        found += self._points()
+        self._settle(self.examine(found))
+        for typing, error in self.evaluator.untraceable.items():
+            told = next(iter(str(error).splitlines()), "")
+            text = f"{typing}: cannot be traced by jit, called directly ({type(error).__name__}: {told})"
+            self.seen.notes.append(text)
+
+    def _points(self) -> list[Probe]:
+        rng = np.random.default_rng(self.options.seed)
+        made = []
+        for label, args in (self.options.points or {}).items():
+            values = jax.tree.leaves(args)
+            arrays = [
+                x
+                for x, like in zip(values, jax.tree.leaves(self.problem.args), strict=True)
+                if hasattr(like, "dtype") or isinstance(like, float | complex)
+            ]
+            made.append(Probe(f"{label}, as given", tuple(map(np.asarray, arrays)), _random(self, rng)))
+        return made
+
+    def _between(self) -> None:
+        base = [look.probe for look in self._right(ordinary=True)]
+        if len(base) < 2:
+            return
+        found = between(self.problem, base, self.options.seed, assumptions=self.assumptions)
+        self._settle(self.examine(found))
+
+    def _resized(self) -> None:
+        for other in resized(self.problem, self.assumptions, self.options.seed):
+            if self.late or self.seen.over:
+                return
+            inner = Search(other.problem, replace(self.options, samples=2))
+            inner.typings = (WIDE,) if inner.given.dtype != "float64" else inner.typings
+            inner._settle(inner.examine(other.probes, inner.typings))
+            self.seen.looks += inner.seen.looks
+            self.seen.mistakes += inner.seen.mistakes
+            self.seen.notes += inner.seen.notes
+            if inner.seen.mistakes:
+                self.problem, self.evaluator = inner.problem, inner.evaluator
+
+    def _vmap(self) -> None:
+        base = [look.probe for look in self._right(ordinary=True)][:3]
+        if len(base) < 2 or self.given in self.evaluator.untraceable:
+            return
+        wrt = set(self.problem.wrt)
+        first = self.problem.wrt[:1]
+        everything = frozenset(range(len(self.problem.leaves)))
+        for shared in {frozenset(), everything - set(first) if len(wrt) > 1 else frozenset()}:
+            batch = [self._sharing(base[0], probe, shared) for probe in base]
+            try:
+                outcomes = self.evaluator.vmapped(batch, self.given, shared)
+            except NotImplementedError as error:
+                self.seen.notes.append(f"vmap: not supported ({error})")
+                return
+            except Exception as error:
+                told = next(iter(str(error).splitlines()), "")
+                message = f"It raises under vmap ({type(error).__name__}: {told}). {Cause.VMAP.advice}"
+                self.seen.findings.append(Finding("result", Cause.VMAP, message, situation="jax.vmap"))
+                return
+            for probe, outcome in zip(batch, outcomes, strict=True):
+                self._same_as_jitted(probe, outcome, Cause.VMAP, "under vmap")
+
+    def _sharing(self, first: Probe, probe: Probe, shared: frozenset[int]) -> Probe:
+        pairs = enumerate(zip(first.values, probe.values, strict=True))
+        return replace(probe, values=tuple(a if i in shared else b for i, (a, b) in pairs))
+
+    def _same_as_jitted(self, probe: Probe, outcome: Outcome, cause: Cause, how: str) -> None:
+        """A mistake, if the outcome is wrong where the same computed under jit, one by one, is right."""
+        truth = self.evaluator.truth([probe])
+        auto = self._autodiff([probe], self.given, truth)[0]
+        seen = look(self.problem, probe, self.given, truth[0], auto, outcome, self.options.rtol)
+        if seen is None or not seen.suspicious:
+            return
+        alone = self.examine([probe], [self.given])
+        if alone and not alone[0].suspicious:
+            self.seen.mistakes.append((seen, cause, how))
+
+    def _second_order(self) -> None:
+        base = [look.probe for look in self._right(ordinary=True)][:_SECOND_ORDER]
+        if not base or self.given in self.evaluator.untraceable:
+            self.seen.undecided.append("second order: there is no smooth input to look at")
+            return
+        problem = self.problem
+        count = len(problem.leaves)
+
+        def of(*values: Any) -> Any:
+            return problem.pull(values[:count], values[count])[1]
+
+        def mine(*values: Any) -> Any:
+            return problem.candidate(values[:count], values[count])[1]
+
+        rng = np.random.default_rng(self.options.seed)
+        with enable_x64(self.given.x64):
+            example = problem.typed(problem.example, self.given)
+            out = jax.eval_shape(problem.reference, *example)
+            cotangent = jax.tree.map(lambda o: np.ones(o.shape, o.dtype), out)
+        at = problem.wrt if problem.kind == "gradient" else (*problem.wrt, count)
+        second = vjp_problem(mine, of, (*example, cotangent), at)
+        inner = Search(replace(second, subject=problem.subject), self.options)
+        made = []
+        for probe in base:
+            values = (*probe.values, *jax.tree.leaves(probe.cotangent))
+            made.append(Probe("second order", values, _random(inner, rng)))
+        try:
+            inner._settle(inner.examine(made))
+        except Exception as error:
+            told = next(iter(str(error).splitlines()), "")
+            message = f"Its derivative raises {type(error).__name__}: {told}. {Cause.SECOND_ORDER.advice}"
+            self.seen.findings.append(Finding("result", Cause.SECOND_ORDER, message))
+            return
+        self.seen.looks += inner.seen.looks
+        if inner.seen.mistakes:
+            self.problem, self.evaluator = inner.problem, inner.evaluator
+        self.seen.mistakes += [(seen, Cause.SECOND_ORDER, how) for seen, _, how in inner.seen.mistakes]
+
+    def _right(self, ordinary: bool = False) -> list[Look]:
+        """Comparisons inside of what is assumed, in the example's dtypes, that showed nothing."""
+        return [
+            look
+            for look in self.seen.looks
+            if look.typing == self.given
+            and not look.suspicious
+            and look.probe.inside
+            and (look.probe.ordinary or not ordinary)
+        ]
+
+    def _settle(self, looks: list[Look]) -> None:
+        """Sort out suspects: mistakes, conventions, rounding."""
+        self.seen.looks += looks
+        suspects = [look for look in looks if look.suspicious]
+        suspects.sort(key=lambda look: (not look.probe.inside, not look.probe.ordinary, look.typing != WIDE))
+        explained = 0
+        for suspect in suspects:
+            if self.late or explained >= _EXPLAINED:
+                left = f"{suspect.probe.label}: differs, and the reason was not sought"
+                self.seen.undecided.append(left)
+                continue
+            if self.seen.mistakes:
+                return
+            explained += 1
+            self._sort_out(suspect, explain(self.evaluator, suspect, self.options.seed), looks)
+
+    def _sort_out(self, suspect: Look, why: Explained, looks: Sequence[Look]) -> None:
+        note = f"{suspect.probe.label}, {suspect.typing}: {why.text}"
+        if why.kind in ("mistake", "kink") and not suspect.probe.inside:
+            self._remember(self.seen.notes, f"{suspect.probe.label}: differs there; domain= decides")
+        elif why.kind == "mistake" and self._only_wide(suspect, looks):
+            self._remember(self.seen.notes, f"in float64 it keeps only the digits of {self.given}: a cast")
+        elif why.kind == "mistake":
+            self.seen.mistakes.append((suspect, None, why.text))
+        elif why.kind == "kink":
+            self.seen.mistakes.append((suspect, Cause.KINK, why.text))
+        elif why.kind == "undecided":
+            self._remember(self.seen.undecided, note)
+        elif why.kind in ("convention", "undefined"):
+            self._remember(self.seen.notes, note)
+
+    def _only_wide(self, suspect: Look, looks: Sequence[Look]) -> bool:
+        """Whether only the digits are missing that the example's dtypes do not have."""
+        if suspect.typing == self.given or suspect.typing != WIDE:
+            return False
+        same = [look for look in looks if look.probe is suspect.probe and look.typing == self.given]
+        if not same or same[0].suspicious:
+            return False
+        parts = zip(suspect.mine.cotangents, suspect.truth.cotangents, same[0].bound, strict=True)
+        return all((np.abs(m - t) <= bound).all() for m, t, bound in parts)
+
+    @staticmethod
+    def _remember(notes: list[str], text: str) -> None:
+        if text not in notes:
+            notes.append(text)
+
+
+def _typings(problem: Problem, dtypes: Sequence[DTypeLike] | None) -> tuple[Typing, ...]:
+    x64 = bool(jax.config.read("jax_enable_x64"))
+    if dtypes is not None:
+        names = sorted((np.dtype(dtype).name for dtype in dtypes), key=eps_of, reverse=True)
+        return tuple(Typing(name, x64 or name == "float64") for name in names)
+    with enable_x64(x64):
+        found = {
+            x.dtype.name
+            for leaf, x in zip(problem.leaves, problem.typed(problem.example, Typing(None, x64)), strict=True)
+            if leaf.differentiable
+        }
+    if found <= {"float64", "complex128"}:
+        return (WIDE,)
+    return (Typing(None, x64), WIDE)
+
+
+def _usable(problem: Problem, probe: Probe) -> bool:
+    return all(
+        np.isfinite(x).all() or not np.isfinite(leaf.value).all()
+        for leaf, x in zip(problem.leaves, probe.values, strict=True)
+        if leaf.differentiable
+    )
+
+
+def _random(search: Search, rng: np.random.Generator) -> Any:
+    one = search.problem.kind == "gradient"
+    return jax.tree.map(lambda o: np.ones(()) if one else rng.standard_normal(o.shape), search.out)
