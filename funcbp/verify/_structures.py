@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import numpy as jnp
 
 __all__ = [
     "SAME",
@@ -61,6 +62,8 @@ class Structure(ABC):
 
     def beyond(self, rng: np.random.Generator, x: np.ndarray) -> Deviations:
         """Arrays like `x` that are not members, with what is different about them."""
+        if not np.issubdtype(x.dtype, np.inexact):
+            return  # whole numbers not seen may be indices out of range
         finite = x[np.isfinite(x)]
         size = float(np.sqrt(np.mean(np.square(np.abs(finite))))) if finite.size else 1.0
         yield "any real values", (size or 1.0) * rng.standard_normal(x.shape)
@@ -203,7 +206,7 @@ class Keys(Structure):
             return rng.integers(0, 2**32, shape, np.uint32)
         width = jax.random.key_data(self.key).shape[-1]
         data = rng.integers(0, 2**32, (*shape, width), np.uint32)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(self.key))
+        return jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(self.key))
 
     def project(self, x: Any) -> Any:
         return x
