@@ -1,0 +1,1 @@
+"""What is behind `funcbp.cli`: targets, arguments, the commands, and what they print."""

@@ -1,0 +1,99 @@
+"""`funcbp rules`: the catalogue as a table, a family of it, or one rule whole."""
+
+import difflib
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from .._rule import Rule, catalogue
+from .errors import UsageError
+from .printing import show
+
+__all__ = ["Rules", "rules"]
+
+_COLUMNS = ("rule", "family", "formula", "at kinks and edges", "saves")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The catalogue of hand-derived backward passes: all of it, one family, or one rule whole.
+
+    Attributes:
+        name: A rule or a family; none for the whole catalogue.
+    """
+
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
+
+
+def rules(config: Rules) -> int:
+    """Print what was asked for.
+
+    Raises:
+        UsageError: if there is neither a rule nor a family of that name.
+    """
+    every = catalogue()
+    if config.name is not None and config.name in every:
+        show(_whole(every[config.name]))
+        return 0
+    families = sorted({rule.family for rule in every.values()})
+    chosen = [rule for rule in every.values() if config.name in (None, rule.family)]
+    if not chosen:
+        close = difflib.get_close_matches(str(config.name), [*every, *families], n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UsageError(
+            f"There is no rule or family {config.name!r}; {hint}Families are {', '.join(families)}; "
+            f"rules are {', '.join(every)}."
+        )
+    _table([_row(rule) for rule in chosen])
+    return 0
+
+
+def _row(rule: Rule) -> tuple[str, ...]:
+    return rule.name, rule.family, rule.formula, "; ".join(rule.points) or "-", rule.saves or "nothing"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> None:
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    if not console.is_terminal:
+        widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+        for row in (_COLUMNS, *rows):
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            show("  ".join(cells).rstrip())
+        return
+    table = Table(*_COLUMNS, show_lines=True)
+    table.columns[0].no_wrap = True
+    table.columns[0].style = "bold"
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _whole(rule: Rule) -> str:
+    arguments = ", ".join(
+        f"{a.name}: {' '.join(a.axes)}{' (optional)' if a.optional else ''}" for a in rule.signature.arguments
+    )
+    options = "".join(f", {name}={value!r}" for name, value in rule.signature.statics.items())
+    code = inspect.unwrap(rule.fwd).__code__
+    facts = [
+        ("family", rule.family),
+        ("formula", rule.formula),
+        ("saves", rule.saves or "nothing"),
+        ("domain", ", ".join(f"{name}: {domain}" for name, domain in rule.domain.items())),
+        ("source", f"{code.co_filename}:{code.co_firstlineno}"),
+    ]
+    lines = [f"{rule.name}({arguments}{options})", ""]
+    lines += [f"{name:<8} {text}" for name, text in facts if text]
+    for label, point in rule.points.items():
+        at = ", ".join(f"{name} = {value}" for name, value in point.at.items())
+        expected = "".join(f", there {name}_ct = {value}" for name, value in point.expected.items())
+        why = f" ({point.why})" if point.why else ""
+        lines.append(f"{'point':<8} {label}: {at}{expected}{why}")
+    if rule.__doc__:
+        lines += ["", inspect.cleandoc(rule.__doc__)]
+    return "\n".join(lines)

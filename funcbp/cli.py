@@ -1,0 +1,28 @@
+"""The command line: `funcbp check` and `funcbp rules`; `funcbp --help` tells more."""
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: what stands behind `funcbp`; None: of the process.
+
+    Returns:
+        The exit status: 0 fine and right, 1 wrong, 2 error, 3 undecidable.
+
+    Raises:
+        SystemExit: after `--help`, and with 2 for options that do not fit.
+    """
+    try:
+        from ._cli.app import run
+    except ModuleNotFoundError as error:
+        if error.name not in ("rich", "tyro"):
+            raise
+        print(f'funcbp on the command line needs {error.name}: pip install "funcbp[cli]"', file=sys.stderr)
+        return 2
+    return run(sys.argv[1:] if arguments is None else arguments)
