@@ -5,11 +5,14 @@ reference's backward pass, until one gives what the user returned. What nothing 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from .._problem import Compared, Problem
 from .._report import Cause
 from . import algebra
+from .clues import clue, nonfinite
 from .evidence import Diagnosis, Evidence, Explanation, listed
+from .search import Found, Program
 
 __all__ = ["Diagnosis", "diagnose"]
 
@@ -27,11 +30,66 @@ def diagnose(
     Returns:
         One diagnosis for each cause; `Cause.VALUE` for what nothing explains. Empty if nothing is wrong.
     """
-    del seconds
     evidence = Evidence(problem, tuple(compared))
-    found = {leaf: algebra.explain(evidence, leaf) for leaf in evidence.wrong}
-    unknown = Explanation(Cause.VALUE, "wrong for a reason that was not found")
-    return _grouped(evidence, {leaf: why or unknown for leaf, why in found.items()})
+    wrong = evidence.wrong
+    if not wrong:
+        return ()
+    program = Program(evidence, seconds)
+    found = {leaf: why for leaf in wrong if (why := nonfinite(evidence, leaf, program)) is not None}
+    rest = [leaf for leaf in wrong if leaf not in found]
+    simple = {leaf: why for leaf in rest if (why := algebra.explain(evidence, leaf)) is not None}
+    if len(simple) == len(rest) and len(set(simple.values())) <= 1:
+        found |= _located(program, rest, simple)
+    else:
+        found |= _mutated(program, rest, simple)
+    for leaf in wrong:
+        if leaf not in found:
+            found[leaf] = clue(evidence, leaf, program)
+    return _grouped(evidence, {leaf: found[leaf] for leaf in wrong})
+
+
+def _located(program: Program, leaves: list[int], simple: dict[int, Explanation]) -> dict[int, Explanation]:
+    """One simple cause for all leaves, with the line of the mutant that does the same."""
+    if not leaves:
+        return {}
+    why = simple[leaves[0]]
+    if why.cause not in (Cause.SIGN, Cause.CONSTANT_FACTOR, Cause.ZERO):
+        return simple
+    same = [f for f in program.search(leaves, furthest=3) if f.leaves == frozenset(leaves)]
+    summed = [f for f in same if f.mutant.cause is Cause.REDUCTION and f.whole]
+    if why.cause is Cause.CONSTANT_FACTOR and summed:
+        why = replace(summed[0].explanation(), factor=why.factor)
+    elif same:
+        others = tuple(dict.fromkeys(f.mutant.cause for f in same if f.mutant.cause is not why.cause))
+        line = same[0].explanation().line
+        why = replace(why, line=line, alternatives=others)
+    return dict.fromkeys(leaves, why)
+
+
+def _mutated(program: Program, leaves: list[int], simple: dict[int, Explanation]) -> dict[int, Explanation]:
+    """The mutants that explain all leaves, or the most; algebra for single leaves goes before them."""
+    matches = program.search(leaves)
+    full = [f for f in matches if f.leaves == frozenset(leaves)]
+    if full:
+        return dict.fromkeys(leaves, _with_alternatives(full))
+    found = dict(simple)
+    pending = [leaf for leaf in leaves if leaf not in found]
+    while pending:
+        best = max(matches, key=lambda f: len(f.leaves.intersection(pending)), default=None)
+        if best is None or not best.leaves.intersection(pending):
+            break
+        covered = best.leaves.intersection(pending)
+        rivals = [f for f in matches if covered <= f.leaves]
+        found |= dict.fromkeys(covered, _with_alternatives(rivals))
+        pending = [leaf for leaf in pending if leaf not in covered]
+    return found
+
+
+def _with_alternatives(matches: list[Found]) -> Explanation:
+    first, *others = matches
+    why = first.explanation()
+    causes = [*why.alternatives, *(f.mutant.cause for f in others if f.mutant.rank <= first.mutant.rank + 1)]
+    return replace(why, alternatives=tuple(dict.fromkeys(c for c in causes if c is not why.cause)))
 
 
 def _grouped(evidence: Evidence, found: dict[int, Explanation]) -> tuple[Diagnosis, ...]:

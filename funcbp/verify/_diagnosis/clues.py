@@ -1,0 +1,303 @@
+"""What the numbers tell where no mutant fits: a term, a factor or a region that follows some value."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .._report import Cause
+from .evidence import Evidence, Explanation, outside
+from .naming import identify
+from .search import Program
+from .tape import Tape
+
+__all__ = ["clue", "nonfinite"]
+
+_MOST = 400
+
+
+class Candidate(NamedTuple):
+    """A value of the forward or backward pass, at every probe that has a recorded run."""
+
+    name: str
+    line: str | None
+    values: tuple[np.ndarray | None, ...]
+
+
+def nonfinite(evidence: Evidence, leaf: int, program: Program) -> Explanation | None:
+    """Whether all that is wrong with a leaf is NaN or infinite where the truth is finite."""
+    marks = []
+    for c in evidence.compared:
+        bad = outside(c, leaf)
+        if bad.shape != c.mine[leaf].shape or (bad & np.isfinite(c.mine[leaf])).any():
+            return None
+        marks.append(bad)
+    if not any(m.any() for m in marks):
+        return None
+    region = _region(evidence, leaf, program, marks)
+    where = f" where {region[0]}" if region else ""
+    text = f"NaN or infinite{where}, though the truth is finite; guard it, or take the limit"
+    return Explanation(Cause.NONFINITE, text, region[1] if region else None)
+
+
+def clue(evidence: Evidence, leaf: int, program: Program) -> Explanation:
+    """The best that can be said about a leaf that nothing else explains."""
+    return (
+        _cotangent(evidence, leaf, program)
+        or _factor(evidence, leaf, program)
+        or _term(evidence, leaf, program)
+        or _where(evidence, leaf, program)
+        or _nothing(evidence, leaf)
+    )
+
+
+def _cotangent(evidence: Evidence, leaf: int, program: Program) -> Explanation | None:
+    """Whether the truth for another cotangent is what the user returned."""
+    if evidence.problem.kind == "gradient":
+        return None
+    for cause, text, of in (
+        (
+            Cause.COTANGENT_IGNORED,
+            "the gradient for a cotangent of ones; multiply by the cotangent",
+            np.ones_like,
+        ),
+        (Cause.NOT_LINEAR, "quadratic in the cotangent; use it once", lambda c: c * c),
+        (Cause.NOT_LINEAR, "the gradient for the cotangent's absolute value; use it as it is", np.abs),
+        (Cause.NOT_LINEAR, "the gradient for the cotangent's sign; use it as it is", np.sign),
+        (
+            Cause.COTANGENT_IGNORED,
+            "the gradient for the cotangent's mean; use it element by element",
+            lambda c: np.full_like(c, c.mean()),
+        ),
+        (
+            Cause.COTANGENT_IGNORED,
+            "the gradient for the cotangent's sum; use it element by element",
+            lambda c: np.full_like(c, c.sum()),
+        ),
+    ):
+        guesses = []
+        for i in range(len(evidence.compared)):
+            tape = program.tape(i)
+            guesses.append(None if tape is None else tape.with_cotangents(of).gradient()[leaf])
+        if evidence.agrees(leaf, guesses):
+            return Explanation(cause, text)
+    return None
+
+
+def _factor(evidence: Evidence, leaf: int, program: Program) -> Explanation | None:
+    """Whether it is the truth times a power of some value, and perhaps a number."""
+    for candidate in _candidates(evidence, leaf, program):
+        for power in (1, -1, 2, -2, 0.5, -0.5):
+            guesses = []
+            for truth, value in zip(evidence.truth(leaf), candidate.values, strict=True):
+                with np.errstate(all="ignore"):
+                    guesses.append(None if value is None else _spread(truth * value**power, truth.shape))
+            if evidence.agrees(leaf, guesses):
+                much = "many" if power > 0 else "few"
+                form = {1: "", 2: "²", 0.5: " to the power 1/2"}[abs(power)]
+                text = f"the truth with a factor {candidate.name}{form} too {much}; correct it"
+                return Explanation(Cause.FACTOR_MISSING, text, candidate.line)
+    return None
+
+
+def _term(evidence: Evidence, leaf: int, program: Program) -> Explanation | None:
+    """Whether what is too much or missing is proportional to some value."""
+    differences = [m - t for m, t in zip(evidence.mine(leaf), evidence.truth(leaf), strict=True)]
+    if all(d.size < 2 for d in differences):
+        return None
+    for candidate in _candidates(evidence, leaf, program):
+        factors: list[float | None] = []
+        guesses = []
+        for d, truth, value in zip(differences, evidence.truth(leaf), candidate.values, strict=True):
+            if value is None:
+                factors.append(None)
+                guesses.append(None)
+                continue
+            full = np.broadcast_to(value, d.shape)
+            usable = np.isfinite(d) & np.isfinite(full)
+            norm = (np.abs(full[usable]) ** 2).sum()
+            factor = float(np.vdot(full[usable], d[usable]).real / norm) if norm else 0.0
+            factors.append(factor if norm else None)
+            guesses.append(truth + factor * full)
+        told = [f for f in factors if f is not None]
+        if not told or not evidence.agrees(leaf, guesses):
+            continue
+        named = identify(evidence, [None if f is None else abs(f) for f in factors], ())
+        if named is None and not np.allclose(told, told[0], rtol=1e-6):
+            continue
+        sign = "-" if told[0] < 0 else "+"
+        number = "" if np.isclose(abs(told[0]), 1) else f"{named.name if named else f'{abs(told[0]):.6g}'} × "
+        text = f"the truth {sign} {number}{candidate.name}; that term is missing or too much"
+        return Explanation(Cause.TERM_MISSING, text, candidate.line)
+    return None
+
+
+def _where(evidence: Evidence, leaf: int, program: Program) -> Explanation | None:
+    """Whether it is wrong only where some value is in a range."""
+    marks = [outside(c, leaf) for c in evidence.compared]
+    if any(m.shape != t.shape for m, t in zip(marks, evidence.truth(leaf), strict=True)):
+        return None
+    total = sum(m.size for m in marks)
+    bad = sum(int(m.sum()) for m in marks)
+    if not bad or bad > 0.9 * total:
+        return None
+    region = _region(evidence, leaf, program, marks)
+    if region is not None:
+        condition, line, exact = region
+        cause = Cause.KINK if exact else Cause.REGION
+        return Explanation(cause, f"wrong only where {condition}; look at the branch for it", line)
+    return _indices(marks)
+
+
+def _indices(marks: Sequence[np.ndarray]) -> Explanation | None:
+    for axis in range(marks[0].ndim):
+        hit = [
+            np.flatnonzero(m.any(tuple(a for a in range(m.ndim) if a != axis))).tolist()
+            for m in marks
+            if m.any()
+        ]
+        lengths = {m.shape[axis] for m in marks}
+        if len(hit) == 0 or len(lengths) != 1 or any(h != hit[0] for h in hit):
+            continue
+        n = lengths.pop()
+        if hit[0] in ([0], [n - 1]) and n > 2:
+            which = "first" if hit[0] == [0] else "last"
+            text = f"wrong only at the {which} index of axis {axis}; look at that step"
+            return Explanation(Cause.OFF_BY_ONE, text, alternatives=(Cause.REGION,))
+        if len(hit[0]) <= n // 2:
+            text = f"wrong only at index {', '.join(map(str, hit[0]))} of axis {axis}; look at these"
+            return Explanation(Cause.REGION, text, alternatives=(Cause.OFF_BY_ONE,))
+    return None
+
+
+def _region(
+    evidence: Evidence, leaf: int, program: Program, marks: Sequence[np.ndarray]
+) -> tuple[str, str | None, bool] | None:
+    """A range of some value that tells wrong elements from right ones at all probes; the widest margin."""
+    best: tuple[float, str, str | None, bool] | None = None
+    for candidate in _candidates(evidence, leaf, program, cotangents=False):
+        told = [(v, m) for v, m in zip(candidate.values, marks, strict=True) if v is not None]
+        if not told or not any(m.any() for _, m in told):
+            continue
+        values = np.concatenate([np.broadcast_to(v, m.shape).ravel() for v, m in told])
+        marked = np.concatenate([m.ravel() for _, m in told])
+        if marked.all() or not np.isfinite(values).all() or np.iscomplexobj(values):
+            continue
+        for name, x in ((candidate.name, values), (f"|{candidate.name}|", np.abs(values))):
+            condition = _range(name, x, marked)
+            if condition is not None and (best is None or condition[0] > best[0] * 1.5):
+                best = (condition[0], condition[1], candidate.line, condition[2])
+    return None if best is None else best[1:]
+
+
+def _range(name: str, x: np.ndarray, marked: np.ndarray) -> tuple[float, str, bool] | None:
+    low, high = x[marked].min(), x[marked].max()
+    inside = (x >= low) & (x <= high)
+    if (inside != marked).any():
+        return None
+    below, above = x[x < low], x[x > high]
+    spread = np.ptp(x) or 1.0
+    few = int(marked.sum())
+    if low == high:
+        return (10.0, f"{name} = {low:.6g}", True) if few > 1 or low == 0 else None
+    # By chance a few marked elements are neighbors in some order: many must agree.
+    if few < 3 or len(x) - few < 3:
+        return None
+    gap = min((low - below.max()) if below.size else spread, (above.min() - high) if above.size else spread)
+    if below.size and above.size:
+        text = f"{_between(below.max(), low)} < {name} < {_between(above.min(), high)}"
+    elif below.size:
+        text = f"{name} > {_between(below.max(), low)}"
+    else:
+        text = f"{name} < {_between(above.min(), high)}"
+    return gap / spread, text, False
+
+
+def _between(outer: float, inner: float) -> str:
+    """The shortest number between a right and a wrong value: the threshold as a person wrote it."""
+    if outer * inner < 0:
+        return "0"
+    for digits in range(1, 9):
+        for x in (outer, inner, (outer + inner) / 2):
+            text = f"{x:.{digits}g}"
+            if min(outer, inner) <= float(text) <= max(outer, inner):
+                return text
+    return f"{inner:.9g}"
+
+
+def _candidates(
+    evidence: Evidence, leaf: int, program: Program, *, cotangents: bool = True
+) -> Iterator[Candidate]:
+    """Values that broadcast to the leaf: arguments, other cotangents, intermediates, their derivatives."""
+    problem, count = evidence.problem, len(evidence.compared)
+    shapes = [t.shape for t in evidence.truth(leaf)]
+    for i, x in enumerate(problem.leaves):
+        if x.kind in ("floating", "complex", "integer"):
+            values = [np.asarray(c.probe.values[i], np.result_type(c.truth[leaf])) for c in evidence.compared]
+            if all(_spreads(v.shape, s) for v, s in zip(values, shapes, strict=True)):
+                yield Candidate(x.name, None, tuple(values))
+    if cotangents:
+        for other in range(len(problem.wrt)):
+            truths = evidence.truth(other)
+            if other != leaf and all(_spreads(v.shape, s) for v, s in zip(truths, shapes, strict=True)):
+                yield Candidate(f"the cotangent of {evidence.name(other)}", None, tuple(truths))
+    tapes = [program.tape(i) for i in range(count)]
+    first = next((t for t in tapes if t is not None), None)
+    if first is None or program.late:
+        return
+    for value, name, line in itertools.islice(_intermediates(first, cotangents), _MOST):
+        values = [None if t is None else _value(t, value) for t in tapes]
+        if all(v is None or _spreads(v.shape, s) for v, s in zip(values, shapes, strict=True)):
+            yield Candidate(name, line, tuple(values))
+
+
+def _intermediates(tape: Tape, cotangents: bool) -> Iterator[tuple[object, str, str | None]]:
+    for node in tape.graph.nodes:
+        line = None if node.source is None else str(node.source)
+        at = "" if node.source is None else f" of line {node.source.line}"
+        for value in node.outputs:
+            if value in tape.values and tape.values[value].dtype.kind == "f":
+                yield value, f"the result of {node.name}{at}", line
+                if cotangents and value in tape.cotangents:
+                    yield ("ct", value), f"the cotangent of the result of {node.name}{at}", line
+    if cotangents:
+        for index, k in tape.slopes:
+            node = tape.graph.nodes[index]
+            at = "" if node.source is None else f" of line {node.source.line}"
+            line = None if node.source is None else str(node.source)
+            yield ("slope", index, k), f"the derivative of {node.name}{at}", line
+
+
+def _value(tape: Tape, key: object) -> np.ndarray | None:
+    if isinstance(key, tuple):
+        return tape.cotangents.get(key[1]) if key[0] == "ct" else tape.slopes.get(key[1:])
+    return tape.values.get(key)
+
+
+def _spreads(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, to) == to
+    except ValueError:
+        return False
+
+
+def _spread(x: np.ndarray, to: tuple[int, ...]) -> np.ndarray:
+    return np.broadcast_to(x, to)
+
+
+def _nothing(evidence: Evidence, leaf: int) -> Explanation:
+    """How it differs, in numbers."""
+    wrong = count = 0
+    products = []
+    for c in evidence.compared:
+        bad = outside(c, leaf)
+        wrong, count = wrong + int(bad.sum()), count + bad.size
+        m, t = c.mine[leaf].ravel(), c.truth[leaf].ravel()
+        if m.shape == t.shape and m.size > 1 and np.isfinite(m).all() and bad.any():
+            norm = float(np.linalg.norm(m) * np.linalg.norm(t))
+            products.append(float(np.vdot(m, t).real) / norm if norm else 0.0)
+    text = f"wrong in {wrong} of {count} elements, for a reason that was not found"
+    if products:
+        text += f" (cosine of the angle to the truth {np.mean(products):.3g})"
+    return Explanation(Cause.VALUE, f"{text}; compare it term by term")

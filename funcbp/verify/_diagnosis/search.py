@@ -1,0 +1,172 @@
+"""Looks for the mutant that gives what the user returned, at every probe."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from .._problem import Typing
+from .elsewhere import elsewhere, functions
+from .evidence import Evidence, Explanation, agree, outside
+from .graph import trace
+from .mistakes import mutants
+from .mutants import Context, Mutant
+from .tape import Recorder, Tape
+
+__all__ = ["Found", "Program"]
+
+_FLOAT64 = Typing("float64", True)
+_LARGEST = 200_000
+
+
+class Found(NamedTuple):
+    """A mutant with the leaves that it explains."""
+
+    mutant: Mutant
+    leaves: frozenset[int]
+    whole: bool
+
+    def explanation(self) -> Explanation:
+        """It in words."""
+        mutant = self.mutant
+        line = None if mutant.source is None else str(mutant.source)
+        text = (
+            mutant.text
+            if line is None
+            else f"{mutant.text} (line {mutant.source.line}: {mutant.source.text})"
+        )
+        return Explanation(mutant.cause, text, line, mutant.alternatives)
+
+
+class Program:
+    """The reference's program at the probes: graphs by shape, and recorded runs."""
+
+    def __init__(self, evidence: Evidence, seconds: float) -> None:
+        self.evidence, self.end = evidence, time.monotonic() + seconds
+        self._recorders: dict[Any, Recorder] = {}
+        self._tapes: dict[int, Tape | None] = {}
+
+    @property
+    def late(self) -> bool:
+        """Whether time is up."""
+        return time.monotonic() > self.end
+
+    def tape(self, probe: int) -> Tape | None:
+        """The recorded run at a probe; None where its gradient is not the truth, as at a kink."""
+        if probe not in self._tapes:
+            self._tapes[probe] = self._record(probe)
+        return self._tapes[probe]
+
+    def _record(self, probe: int) -> Tape | None:
+        compared = self.evidence.compared[probe]
+        problem = self.evidence.problem
+        with jax.enable_x64(True):
+            values = problem.typed(compared.probe.values, _FLOAT64)
+            if sum(np.size(x) for x in values) > _LARGEST:
+                return None
+            key = tuple((jnp.shape(x), jnp.result_type(x)) for x in values)
+            if key not in self._recorders:
+                self._recorders[key] = Recorder(trace(problem.reference, values), problem.wrt)
+            recorder = self._recorders[key]
+            outputs = jax.tree.leaves(compared.probe.cotangent)
+            if len(outputs) != len(recorder.graph.outputs):
+                return None
+            tape = recorder.tape(values, outputs)
+            gradient = tape.gradient()
+        right = all(_close(g, t) for g, t in zip(gradient, compared.truth, strict=True))
+        return tape if right else None
+
+    def context(self, leaf_order: Sequence[int]) -> tuple[int, Context] | None:
+        """The probe to guess by, and its context: small, finite, and wrong in most of the leaves."""
+
+        def worth(i: int) -> tuple[int, int]:
+            c = self.evidence.compared[i]
+            wrong = sum(bool(outside(c, k).any()) and bool(np.isfinite(c.mine[k]).all()) for k in leaf_order)
+            return -wrong, sum(t.size for t in c.truth)
+
+        for probe in sorted(range(len(self.evidence.compared)), key=worth):
+            if worth(probe)[0] == 0:
+                break
+            tape = self.tape(probe)
+            if tape is not None:
+                graph = tape.graph
+                names = {
+                    v: leaf.name for v, leaf in zip(graph.inputs, self.evidence.problem.leaves, strict=True)
+                }
+                return probe, Context(tape.recorder, tape, names)
+            if self.late:
+                break
+        return None
+
+    def search(self, leaves: Sequence[int], *, furthest: int = 5) -> list[Found]:
+        """Mutants that explain some of the wrong leaves, the best first; ranks up to `furthest`."""
+        chosen = self.context(leaves)
+        if chosen is None:
+            return []
+        probe, context = chosen
+        found: list[Found] = []
+        for stage in self._stages(context, furthest):
+            for mutant in stage:
+                if self.late:
+                    return _best_first(found)
+                explained = self._explained(probe, mutant, leaves)
+                if explained:
+                    found.append(explained)
+            if any(f.leaves == frozenset(leaves) for f in found):
+                break
+        return _best_first(found)
+
+    def _stages(self, context: Context, furthest: int) -> Iterator[Sequence[Mutant] | Iterator[Mutant]]:
+        near = sorted([*mutants(context), *functions(context)], key=lambda m: m.rank)
+        for low, high in ((0, 2), (3, 3), (4, 6)):
+            if low <= furthest:
+                yield [m for m in near if low <= m.rank <= high]
+        if furthest >= 5:
+            yield elsewhere(context)
+
+    def _explained(self, probe: int, mutant: Mutant, leaves: Sequence[int]) -> Found | None:
+        guess = self._guess(probe, mutant)
+        if guess is None:
+            return None
+        compared = self.evidence.compared
+        candidates = [
+            k for k in leaves if outside(compared[probe], k).any() and agree(compared[probe], k, guess[k])
+        ]
+        if not candidates:
+            return None
+        whole = True
+        for i in range(len(compared)):
+            if self.tape(i) is None:
+                continue
+            guess = self._guess(i, mutant)
+            if guess is None:
+                return None
+            candidates = [k for k in candidates if agree(compared[i], k, guess[k])]
+            whole = whole and all(agree(compared[i], k, g) for k, g in enumerate(guess))
+        return Found(mutant, frozenset(candidates), whole) if candidates else None
+
+    def _guess(self, probe: int, mutant: Mutant) -> list[np.ndarray] | None:
+        tape = self.tape(probe)
+        if tape is None or max(mutant.overrides) >= len(tape.graph.nodes):
+            return None
+        truth = self.evidence.compared[probe].truth
+        with np.errstate(all="ignore"):
+            try:
+                deltas = tape.changed(mutant.overrides)
+            except (ValueError, IndexError, KeyError):
+                # The mistake cannot be made at this shape.
+                return None
+            return [t + d for t, d in zip(truth, deltas, strict=True)]
+
+
+def _best_first(found: list[Found]) -> list[Found]:
+    return sorted(found, key=lambda f: (-len(f.leaves), not f.whole, f.mutant.rank))
+
+
+def _close(gradient: np.ndarray, truth: np.ndarray) -> bool:
+    usable = np.isfinite(truth) & np.isfinite(gradient)
+    scale = np.abs(truth[usable]).max(initial=0.0)
+    return bool((np.abs(gradient - truth)[usable] <= 1e-7 * scale + 1e-300).all())
