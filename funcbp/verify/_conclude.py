@@ -8,6 +8,7 @@ import numpy as np
 
 from ._bounds import eps_of, ulp
 from ._diagnosis import Diagnosis, diagnose
+from ._linearity import nonlinear
 from ._problem import Compared, Probe
 from ._report import Cause, Checked, Finding, Report, plural
 from ._search import WIDE, Search
@@ -42,7 +43,7 @@ def _findings(search: Search) -> list[Finding]:
     if cause is None:
         cause = _evident(search, look)
     if cause is None:
-        diagnoses = diagnose(search.problem, _evidence(search, look), seconds=_LONGEST)
+        diagnoses = _diagnoses(search, look)
     else:
         leaves = tuple(i for i, wrong in enumerate(look.wrong) if wrong.any())
         diagnoses = (Diagnosis(leaves, cause, cause.advice),)
@@ -51,6 +52,21 @@ def _findings(search: Search) -> list[Finding]:
         shown = _shown(search, look, diagnosis)
         findings.append(_finding(search, shown, diagnosis, how))
     return findings
+
+
+def _diagnoses(search: Search, look: Look) -> tuple[Diagnosis, ...]:
+    bent = nonlinear(search.evaluator, look.probe, look.typing, search.options.seed)
+    diagnoses = (Diagnosis(bent, Cause.NOT_LINEAR, Cause.NOT_LINEAR.advice),) if bent else ()
+    rest = [_without(compared, bent) for compared in _evidence(search, look)]
+    return diagnoses + diagnose(search.problem, rest, seconds=_LONGEST)
+
+
+def _without(compared: Compared, leaves: tuple[int, ...]) -> Compared:
+    """The same with some leaves taken as right: they have their diagnosis."""
+    mine = tuple(
+        t if k in leaves else m for k, (m, t) in enumerate(zip(compared.mine, compared.truth, strict=True))
+    )
+    return replace(compared, mine=mine)
 
 
 def _evident(search: Search, look: Look) -> Cause | None:

@@ -19,6 +19,7 @@ from ._options import Options
 from ._probes import probes
 from ._problem import Probe, Problem, Typing
 from ._report import Cause, Finding
+from ._resized import resized
 from ._subjects import vjp_problem
 from ._suspects import Explained, Look, explain, look
 
@@ -81,6 +82,7 @@ class Search:
             ("repeated calls", self._purity),
             ("thresholds", self._between),
             ("vmap", self._vmap),
+            ("other sizes", self._resized),
         ]
         if self.options.order > 1:
             stages.append(("second order", self._second_order))
@@ -169,17 +171,28 @@ class Search:
         self._settle(self.examine(found))
 
     def _resized(self) -> None:
-        for other in resized(self.problem, self.assumptions, self.options.seed):
+        """Sizes beside the example's: large arrays hit a narrow band; for axes of length one and zero only
+        the contract is looked at. What is wrong there everywhere may be written for one size: no mistake.
+        """
+        for label, problem, at in resized(self.problem, self.assumptions, self.options.seed):
             if self.late or self.seen.over:
                 return
-            inner = Search(other.problem, replace(self.options, samples=2))
-            inner.typings = (WIDE,) if inner.given.dtype != "float64" else inner.typings
-            inner._settle(inner.examine(other.probes, inner.typings))
-            self.seen.looks += inner.seen.looks
-            self.seen.mistakes += inner.seen.mistakes
-            self.seen.notes += inner.seen.notes
-            if inner.seen.mistakes:
-                self.problem, self.evaluator = inner.problem, inner.evaluator
+            contract = next(iter(_conduct.first_call(problem, self.given)), None)
+            if contract is not None:
+                self._remember(self.seen.undecided, f"{label}: {contract.message}")
+            elif len(at) > 1:
+                self._enlarged(label, Search(problem, replace(self.options, samples=1)), at)
+
+    def _enlarged(self, label: str, inner: "Search", at: Sequence[Probe]) -> None:
+        looks = inner.examine(at, [WIDE])
+        if looks and all(look.suspicious for look in looks if look.probe.ordinary):
+            self._remember(self.seen.undecided, f"{label}: differs everywhere; is it written for one size?")
+            return
+        inner._settle(looks)
+        self.seen.looks += inner.seen.looks
+        self.seen.mistakes += inner.seen.mistakes
+        if inner.seen.mistakes:
+            self.problem, self.evaluator = inner.problem, inner.evaluator
 
     def _vmap(self) -> None:
         base = [look.probe for look in self._right(ordinary=True)][:3]
