@@ -21,8 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from ._cli.app import run
     except ModuleNotFoundError as error:
-        if error.name not in ("rich", "tyro"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("rich", "tyro"):
             raise
-        print(f'funcbp on the command line needs {error.name}: pip install "funcbp[cli]"', file=sys.stderr)
+        print(f'funcbp on the command line needs {missing}: pip install "funcbp[cli]"', file=sys.stderr)
         return 2
     return run(sys.argv[1:] if arguments is None else arguments)

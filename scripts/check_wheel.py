@@ -1,4 +1,4 @@
-"""Check an installed funcbp wheel: what it contains, where it is imported from, and the README's examples.
+"""Check an installed funcbp wheel: contents, where it is imported from, its command, the README's examples.
 
 Run it with the Python of the environment that holds the wheel: `python -I check_wheel.py README.md`.
 """
@@ -6,7 +6,9 @@ Run it with the Python of the environment that holds the wheel: `python -I check
 import argparse
 import doctest
 import importlib.metadata
+import importlib.util
 import re
+import subprocess
 import sys
 import sysconfig
 import types
@@ -27,9 +29,29 @@ def check_installation() -> str:
 
     distribution = importlib.metadata.distribution("funcbp")
     top_level = {file.parts[0] for file in distribution.files or ()}
-    expected = {"funcbp", f"funcbp-{distribution.version}.dist-info"}
-    assert top_level == expected, f"the wheel installs {sorted(top_level)}, expected {sorted(expected)}"
+    # pip adds the bytecode of the plugin, and the script, which lies outside of site-packages.
+    expected = {"funcbp", "_funcbp_pytest.py", f"funcbp-{distribution.version}.dist-info"}
+    assert expected <= top_level <= expected | {"__pycache__", ".."}, (
+        f"the wheel installs {sorted(top_level)}, expected {sorted(expected)}"
+    )
+    entries = {(entry.group, entry.name): entry.value for entry in distribution.entry_points}
+    assert entries == {
+        ("console_scripts", "funcbp"): "funcbp.cli:main",
+        ("pytest11", "funcbp"): "_funcbp_pytest",
+    }
     return distribution.version
+
+
+def check_command() -> None:
+    """Without the extra `cli` the command says what to install; with it, it shows the catalogue."""
+    command = Path(sysconfig.get_path("scripts")) / "funcbp"
+    done = subprocess.run([command, "rules", "relu"], capture_output=True, text=True, check=False)
+    if all(importlib.util.find_spec(name) for name in ("rich", "tyro")):
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("relu("), done.stdout
+    else:
+        assert done.returncode == 2, done.stderr
+        assert 'pip install "funcbp[cli]"' in done.stderr, done.stderr
 
 
 def run_examples(readme: Path) -> int:
@@ -63,9 +85,10 @@ def main() -> None:
     parser.add_argument("readme", type=Path)
     arguments = parser.parse_args()
     version = check_installation()
+    check_command()
     count = run_examples(arguments.readme)
     assert count, f"{arguments.readme.name} has no python example"
-    print(f"funcbp {version}: wheel contents ok, {count} README examples ran")
+    print(f"funcbp {version}: wheel contents and command ok, {count} README examples ran")
 
 
 if __name__ == "__main__":

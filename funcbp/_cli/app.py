@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import tyro
 from rich.console import Console
 
@@ -17,6 +18,7 @@ from .rules import Rules, rules
 __all__ = ["run"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_JAX = Path(jax.__file__).resolve().parent
 _ERROR, _INTERRUPTED = 2, 130
 
 _Command = Annotated[Check, tyro.conf.subcommand("check")] | Annotated[Rules, tyro.conf.subcommand("rules")]
@@ -36,15 +38,24 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except Exception as error:
-        # What funcbp refuses is said in a sentence; what breaks inside of the user's code needs its lines.
-        ours = isinstance(error, TypeError | ValueError) and _raised_here(error)
-        _say(str(error) if ours else "".join(traceback.format_exception(error)).rstrip())
+        _say(_told(error))
     return _ERROR
 
 
-def _raised_here(error: Exception) -> bool:
+def _told(error: Exception) -> str:
+    """What funcbp refuses is said in a sentence; what breaks in the user's code is shown with its lines."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return Path(last.filename).resolve().is_relative_to(_PACKAGE)
+    if not isinstance(error, TypeError | ValueError) or not _is_below(last.filename, _PACKAGE):
+        return "".join(traceback.format_exception(error)).rstrip()
+    if error.__cause__ is None:
+        return str(error)
+    frames = traceback.extract_tb(error.__cause__.__traceback__)
+    theirs = [f for f in frames if not any(_is_below(f.filename, inner) for inner in (_PACKAGE, _JAX))]
+    return f"{error}\n{''.join(traceback.format_list(theirs))}".rstrip()
+
+
+def _is_below(filename: str, folder: Path) -> bool:
+    return Path(filename).resolve().is_relative_to(folder)
 
 
 def _say(message: str) -> None:
