@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._bounds import eps_of, ulp
+from ._coverage import coverage
 from ._diagnosis import Diagnosis, diagnose
 from ._linearity import nonlinear
 from ._problem import Compared, Probe
@@ -216,9 +217,17 @@ def _checked(search: Search) -> Checked:
         points=len(search.options.points or {}),
         dtypes=tuple(str(typing) for typing in search.typings),
         worst=max((x.worst for x in seen.looks), default=0.0),
+        decisions=coverage(search.problem, _of_this_size(search)),
         oracles=("jax.vjp in float64, bounds by Monte Carlo arithmetic",),
         seconds=search.seconds,
     )
+
+
+def _of_this_size(search: Search) -> list[Probe]:
+    """The probes that have the shapes of the problem, each once."""
+    shapes = [np.shape(leaf.value) for leaf in search.problem.leaves]
+    probes = {id(x.probe): x.probe for x in search.seen.looks if x.probe.inside}
+    return [p for p in probes.values() if [np.shape(value) for value in p.values] == shapes]
 
 
 def _accuracy(search: Search) -> list[str]:

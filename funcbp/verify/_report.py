@@ -170,6 +170,7 @@ class Checked:
         settings: combinations of static options and present arguments.
         dtypes: names of the dtypes.
         worst: largest error as a fraction of what was allowed.
+        decisions: of how many branch decisions of the reference both outcomes were seen, and of how many.
         oracles: where the truth came from.
         seconds: how long it took.
     """
@@ -181,6 +182,7 @@ class Checked:
     settings: int = 0
     dtypes: tuple[str, ...] = ()
     worst: float = 0.0
+    decisions: tuple[int, int] = (0, 0)
     oracles: tuple[str, ...] = ()
     seconds: float | None = None
 
@@ -194,9 +196,11 @@ class Checked:
         rest = [*points, *settings, ", ".join(self.dtypes) or "no dtype"]
         took = "" if self.seconds is None else f"; {self.seconds:.1f} s"
         against = f"; against {' and '.join(self.oracles)}" if self.oracles else ""
+        both, branches = self.decisions
+        sides = f"; {both} of {plural(branches, 'decision')} seen both ways" if branches else ""
         return (
             f"{' '.join(looked)}, {', '.join(rest)}; "
-            f"largest error {100 * self.worst:.0f} % of the allowed{against}{took}"
+            f"largest error {100 * self.worst:.0f} % of the allowed{sides}{against}{took}"
         )
 
 
