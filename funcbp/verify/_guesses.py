@@ -110,7 +110,9 @@ def _mask(seen: Seen) -> Guess | None:
     if seen.wrt or not x.ndim or not np.isin(x, (0, 1)).all() or not x.any():
         return None
     values = (0.0, 1.0, 1.0) if _is_constant(x) else tuple(x.ravel().tolist())
-    return Observed(values, 1.0 if in_every_row(x, 1) else None), "zeros and ones", 0.0
+    if in_every_row(x, 1):
+        return Observed(values, 1.0), "zeros and ones, with a one in every row", 0.0
+    return Observed(values), "zeros and ones", 0.0
 
 
 def _simplex(seen: Seen) -> Guess | None:
@@ -198,7 +200,7 @@ def _signs(seen: Seen) -> Guess | None:
     x = seen.value
     if np.iscomplexobj(x) or not x.ndim or (_is_constant(x) and x.flat[0] in (0, 1)):
         return None
-    if (x > 0).all() and (x < 1).all():
+    if (x > 0).all() and (x < 1).all() and (x.size > 2 or not seen.wrt):
         odds = np.log(x) - np.log1p(-x)
         spread = float(odds.std()) or 1.5
         return UnitInterval(float(odds.mean()), spread, 2 * seen.eps), "between zero and one", 0.34**x.size

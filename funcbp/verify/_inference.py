@@ -130,7 +130,9 @@ def _assume(leaf: Leaf, accompanied: bool) -> Assumption:
     if leaf.kind == "key":
         return Assumption(Keys(value), f"{leaf.name}: random keys", narrow=False)
     if leaf.kind == "boolean":
-        return Assumption(Coins(in_every_row(value, True)), f"{leaf.name}: True and False", narrow=False)
+        kept = in_every_row(value, True)
+        what = "at least one True in every row, as in the example" if kept else "True and False"
+        return Assumption(Coins(kept), f"{leaf.name}: {what}", narrow=kept)
     found: Guess | None = None
     if leaf.kind == "integer":
         found = guess_integers(value)

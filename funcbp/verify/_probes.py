@@ -200,7 +200,9 @@ class _Search:
         for i, what, value in special[:at_most]:
             values = self.base()
             values[i] = widened(value, self.problem.leaves[i])
-            self.add(f"{self.problem.leaves[i].name} {what}", values)
+            inside = self.assumptions[i].domain.contains(values[i]) or not self.assumptions[i].narrow
+            label = f"{self.problem.leaves[i].name} {what}"
+            self.add(label if inside else f"outside: {label}", values, inside=inside)
 
     def outside(self, per_leaf: int, at_most: int) -> None:
         """Values that the dtype allows, but the example speaks against."""

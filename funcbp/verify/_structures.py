@@ -56,8 +56,10 @@ class Structure(ABC):
 
     def contains(self, x: np.ndarray) -> bool:
         """Whether `x` is a member, up to rounding."""
+        near = self.project(x)
+        if not np.issubdtype(x.dtype, np.inexact):
+            return bool(np.array_equal(near, x))
         with np.errstate(invalid="ignore"):
-            near = self.project(x)
             return bool(np.all((near == x) | (np.abs(near - x) <= SAME * np.abs(x))))
 
     def beyond(self, rng: np.random.Generator, x: np.ndarray) -> Deviations:
@@ -159,7 +161,7 @@ class Observed(Structure):
         known = np.unique(np.asarray(self.values))
         with np.errstate(invalid="ignore"):
             nearest = np.abs(np.asarray(x)[..., None] - known).argmin(-1)
-        return known[nearest]
+        return known[nearest] if self.present is None else _present(None, known[nearest], self.present)
 
 
 @dataclass(frozen=True)
@@ -173,10 +175,8 @@ class Coins(Structure):
         return _present(rng, x, True) if self.present else x
 
     def project(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(x, bool)
-
-    def contains(self, x: np.ndarray) -> bool:
-        return x.dtype == bool
+        x = np.array(x, bool)
+        return _present(None, x, True) if self.present else x
 
 
 @dataclass(frozen=True)
@@ -229,10 +229,11 @@ def some(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     return chosen
 
 
-def _present(rng: np.random.Generator, x: np.ndarray, value: Any) -> np.ndarray:
+def _present(rng: np.random.Generator | None, x: np.ndarray, value: Any) -> np.ndarray:
+    """`x` with a value put somewhere into each row that lacks it; first without `rng`."""
     if x.ndim == 0 or x.shape[-1] < 2:
         return x
     rows = x.reshape(-1, x.shape[-1])
     lacking = np.flatnonzero(~(rows == value).any(-1))
-    rows[lacking, rng.integers(0, x.shape[-1], lacking.size)] = value
+    rows[lacking, rng.integers(0, x.shape[-1], lacking.size) if rng else 0] = value
     return rows.reshape(x.shape)
