@@ -33,7 +33,7 @@ from ._structures import Observed, Reals
 
 __all__ = ["probes", "resized"]
 
-_ELEMENTS = 2**25  # in all probes together: large arguments get fewer
+_ELEMENTS = 2**24  # in all probes together: large arguments get fewer
 _FEWEST = 16
 _LARGE = 10.0  # what is larger is no ordinary threshold
 _HALF_WIDTH = 8.0  # of the uniform values that reach beyond the example's range
@@ -52,24 +52,33 @@ def probes(
         samples: number of fresh random points.
     """
     search = _Search(problem, tuple(assumptions), out_spec, np.random.default_rng(seed))
-    search.add("the example", search.example)
-    search.fresh(samples)
-    search.everywhere(LADDER)
-    search.outside(per_leaf=1, at_most=6)
-    search.each(ZEROS, 6)
-    search.each(TIES, 6)
-    search.everywhere((ZEROS[1], TIES[0], TIES[1], ZEROS[2], TIES[2]))
-    search.equal_leaves(3)
-    search.at_thresholds(6)
-    search.choices(10)
-    search.everywhere(SATURATION)
-    search.each(SATURATION, 6)
-    search.each(LADDER, 8)
-    search.everywhere((DENORMALS,))
-    search.outside(per_leaf=3, at_most=8)
+    for stage in _stages(search, samples):
+        if not search.full:
+            stage()
     if problem.kind == "vjp":
         search.cotangents()
     return search.found
+
+
+def _stages(search: "_Search", samples: int) -> list[Callable[[], None]]:
+    spread = (ZEROS[1], TIES[0], TIES[1], ZEROS[2], TIES[2])
+    return [
+        lambda: search.add("the example", search.example),
+        lambda: search.fresh(samples),
+        lambda: search.everywhere(LADDER),
+        lambda: search.outside(per_leaf=1, at_most=6),
+        lambda: search.each(ZEROS, 6),
+        lambda: search.each(TIES, 6),
+        lambda: search.everywhere(spread),
+        lambda: search.equal_leaves(3),
+        lambda: search.at_thresholds(6),
+        lambda: search.choices(10),
+        lambda: search.everywhere(SATURATION),
+        lambda: search.each(SATURATION, 6),
+        lambda: search.each(LADDER, 8),
+        lambda: search.everywhere((DENORMALS,)),
+        lambda: search.outside(per_leaf=3, at_most=8),
+    ]
 
 
 class _Search:
@@ -92,10 +101,15 @@ class _Search:
         """Adds a probe, unless the same values are in the list."""
         values = tuple(values)
         mark = b"".join(_bytes(value) for value in values)
-        if mark not in self._known and len(self.found) < self._most:
+        if mark not in self._known and not self.full:
             self._known.add(mark)
             cotangent = draw_cotangent(self.problem.kind, self.out_spec, self.rng)
             self.found.append(Probe(label, values, cotangent, ordinary, inside))
+
+    @property
+    def full(self) -> bool:
+        """Whether the arguments are so large that this is enough."""
+        return len(self.found) >= self._most
 
     def draw(self) -> list[Any]:
         """Fresh values of all leaves, inside of what is assumed."""
