@@ -11,7 +11,7 @@ from jax import numpy as jnp
 from .._compat import enable_x64
 from ._evaluate import Evaluator, Outcome
 from ._layouts import LayoutError
-from ._problem import Probe, Problem, Typing, like_output
+from ._problem import Probe, Problem, StructureError, Typing, like_output
 from ._report import Cause, Finding
 
 __all__ = ["first_call", "purity"]
@@ -29,12 +29,13 @@ def first_call(problem: Problem, typing: Typing) -> Iterator[Finding]:
     except LayoutError as error:
         yield _finding(problem, Cause.SHAPE, str(error), typing)
         return
-    except TypeError as error:
-        ours = "cotangent" in str(error) or "gradient" in str(error) or "must" in str(error)
-        yield _finding(problem, Cause.STRUCTURE if ours else Cause.RAISES, _told(error, ours), typing)
+    except StructureError as error:
+        yield _finding(problem, Cause.STRUCTURE, str(error), typing)
         return
     except Exception as error:
-        yield _finding(problem, Cause.RAISES, _told(error, False), typing)
+        told = next(iter(str(error).splitlines()), "no message")
+        message = f"{Cause.RAISES.advice[:-1]}: {type(error).__name__}: {told}"
+        yield _finding(problem, Cause.RAISES, message, typing)
         return
     if value is not None:
         yield from _same_spec("value", value, out)
@@ -161,8 +162,3 @@ def _differ(x: Outcome, y: Outcome) -> bool:
 
 def _finding(problem: Problem, cause: Cause, message: str, typing: Typing) -> Finding:
     return Finding("result", cause, message, situation=f"{typing}, {problem.subject} called at the example")
-
-
-def _told(error: Exception, ours: bool) -> str:
-    lines = str(error).splitlines() or ["no message"]
-    return lines[0] if ours else f"{Cause.RAISES.advice[:-1]}: {type(error).__name__}: {lines[0]}"

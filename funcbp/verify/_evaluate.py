@@ -1,6 +1,7 @@
 """Truth, autodiff and candidate at many probes, each under one compilation."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from .._compat import enable_x64, quick_jit
 from ._montecarlo import SAMPLES, monte_carlo
 from ._problem import Probe, Problem, Typing, like_output
 
-__all__ = ["CHUNK", "Evaluator", "Outcome", "Truth", "rounded"]
+__all__ = ["CHUNK", "Evaluator", "Outcome", "Truth"]
 
 CHUNK = 16
 """Probes evaluated together: always this many, so that nothing is compiled twice."""
@@ -132,6 +133,18 @@ class Evaluator:
             found = jax.device_get(jax.jit(jax.vmap(one, (axes, 0)))(values, stacked[1]))
         return [_outcome(jax.tree.map(lambda x, k=k: x[k], found)) for k in range(len(probes))]
 
+    def rounded(self, probe: Probe, typing: Typing) -> Probe:
+        """A probe whose numbers the dtypes of `typing` can hold exactly."""
+        with np.errstate(all="ignore"):
+            values = tuple(
+                _wide(x) if leaf.differentiable else value
+                for leaf, value, x in zip(
+                    self.problem.leaves, probe.values, self.problem.cast(probe.values, typing), strict=True
+                )
+            )
+            cotangent = jax.tree.map(_representable, probe.cotangent, self._out(typing))
+        return replace(probe, values=values, cotangent=cotangent)
+
     def _out(self, typing: Typing) -> Any:
         key = ("out", typing)
         if key not in self._compiled:
@@ -156,11 +169,21 @@ class Evaluator:
         return outcomes
 
     def _stacked(self, probes: Sequence[Probe], typing: Typing) -> tuple[tuple[Any, ...], Any]:
-        each = [self.problem.typed(probe.values, typing) for probe in probes]
+        each = [self.problem.cast(probe.values, typing) for probe in probes]
         cotangent = jax.tree.map(
             lambda *c: np.stack([np.asarray(x) for x in c]), *(p.cotangent for p in probes)
         )
-        return tuple(jnp.stack(leaf) for leaf in zip(*each, strict=True)), cotangent
+        return tuple(_stack(leaf) for leaf in zip(*each, strict=True)), cotangent
+
+
+def _representable(cotangent: Any, out: Any) -> np.ndarray:
+    if not jnp.issubdtype(out.dtype, jnp.inexact):
+        return np.zeros(out.shape)
+    return _wide(np.asarray(cotangent).astype(out.dtype))
+
+
+def _stack(arrays: Sequence[Any]) -> Any:
+    return np.stack(arrays) if isinstance(arrays[0], np.ndarray) else jnp.stack(arrays)
 
 
 def _outcome(found: tuple[Any, tuple[Any, ...]]) -> Outcome:
@@ -173,25 +196,3 @@ def _wide(x: Any) -> np.ndarray:
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         return x.astype(np.complex128)
     return x.astype(np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-
-def rounded(problem: Problem, probe: Probe, typing: Typing) -> Probe:
-    """A probe whose numbers the dtypes of `typing` can hold exactly."""
-    with np.errstate(all="ignore"), enable_x64(typing.x64):
-        values = tuple(
-            _wide(x) if leaf.differentiable else value
-            for leaf, value, x in zip(
-                problem.leaves, probe.values, problem.typed(probe.values, typing), strict=True
-            )
-        )
-        out = jax.eval_shape(problem.reference, *problem.typed(problem.example, typing))
-        cotangent = jax.tree.map(
-            lambda c, o: (
-                _wide(np.asarray(c).astype(o.dtype))
-                if jnp.issubdtype(o.dtype, jnp.inexact)
-                else np.zeros(o.shape)
-            ),
-            probe.cotangent,
-            out,
-        )
-    return Probe(probe.label, values, cotangent, probe.ordinary)

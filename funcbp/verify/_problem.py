@@ -21,6 +21,7 @@ __all__ = [
     "Leaf",
     "Probe",
     "Problem",
+    "StructureError",
     "Typing",
     "argument_names",
     "is_key",
@@ -37,6 +38,19 @@ _KINDS: Mapping[LeafKind, Any] = {
     "integer": jnp.integer,
     "boolean": jnp.bool_,
 }
+
+
+# What JAX makes of 64-bit types where they are off.
+_NARROW = {
+    "float64": "float32",
+    "complex128": "complex64",
+    "int64": "int32",
+    "uint64": "uint32",
+}
+
+
+class StructureError(TypeError):
+    """What a candidate returned does not have the tree that it must have."""
 
 
 class _Slot(int):
@@ -185,8 +199,13 @@ class Problem:
 
     def typed(self, values: Sequence[Any], typing: Typing) -> tuple[Any, ...]:
         """Values for `leaves` in the dtypes of a typing, as JAX arrays; call it where `typing.x64` is set."""
+        return tuple(x if is_key(x) else jnp.asarray(x) for x in self.cast(values, typing))
+
+    def cast(self, values: Sequence[Any], typing: Typing) -> tuple[Any, ...]:
+        """Values for `leaves` in the dtypes of a typing, as NumPy arrays (keys as they are)."""
         return tuple(
-            _cast(value, leaf.value, typing) for leaf, value in zip(self.leaves, values, strict=True)
+            value if leaf.kind == "key" else np.asarray(value).astype(_dtype(leaf, typing))
+            for leaf, value in zip(self.leaves, values, strict=True)
         )
 
     def reference(self, *values: Any) -> Any:
@@ -212,7 +231,7 @@ class Problem:
         None from the candidate counts as a zero, as for `jax.custom_vjp`.
 
         Raises:
-            TypeError: if the cotangents do not have the tree of the arguments.
+            StructureError: if the cotangents do not have the tree of the arguments.
         """
         value, trees = self.backward(self.pack(values), cotangent)
         return value, self.align(trees, values)
@@ -259,7 +278,7 @@ def is_key(value: Any) -> bool:
 def like_output(cotangent: Any, out: Any) -> Any:
     """A cotangent in the tree and dtypes of the output it belongs to."""
     if jax.tree.structure(cotangent) != jax.tree.structure(out):
-        raise TypeError(
+        raise StructureError(
             f"The output must have the tree {jax.tree.structure(cotangent)} of the reference's, not "
             f"{jax.tree.structure(out)}."
         )
@@ -292,16 +311,15 @@ def argument_names(function: Callable[..., Any], count: int) -> tuple[str, ...]:
     return tuple((names + [f"args[{i}]" for i in range(len(names), count)])[:count])
 
 
-def _cast(value: Any, example: Any, typing: Typing) -> Any:
-    kind = leaf_kind(example)
-    if kind == "key":
-        return jnp.asarray(value)
-    dtype: DTypeLike = example.dtype
-    if typing.dtype is not None and kind in ("floating", "complex"):
+def _dtype(leaf: Leaf, typing: Typing) -> np.dtype:
+    dtype: DTypeLike = leaf.value.dtype
+    if typing.dtype is not None and leaf.kind == "floating":
         dtype = typing.dtype
-        if kind == "complex":
-            dtype = "complex128" if typing.dtype == "float64" else "complex64"
-    return jnp.asarray(value, jax.dtypes.canonicalize_dtype(dtype))
+    if typing.dtype is not None and leaf.kind == "complex":
+        dtype = "complex128" if typing.dtype == "float64" else "complex64"
+    if typing.x64:
+        return np.dtype(dtype)
+    return np.dtype(_NARROW.get(np.dtype(dtype).name, dtype))
 
 
 def _is_zero(ct: Any) -> bool:
@@ -315,8 +333,8 @@ def _flatten_up_to(tree: Any, given: Any, name: str) -> list[Any]:
         found = tree.flatten_up_to(given)
     except (TypeError, ValueError) as error:
         filled = jax.tree.structure(given, is_leaf=lambda x: x is None)
-        raise TypeError(f"Return the cotangent of {name} with its tree {tree}, not {filled}.") from error
+        raise StructureError(f"Return the cotangent of {name} with its tree {tree}, not {filled}.") from error
     for ct in found:
         if ct is not None and not hasattr(ct, "dtype") and not np.isscalar(ct):
-            raise TypeError(f"Return an array as cotangent of {name}, not a {type(ct).__name__}.")
+            raise StructureError(f"Return an array as cotangent of {name}, not a {type(ct).__name__}.")
     return found

@@ -13,7 +13,7 @@ from .._compat import enable_x64
 from . import _conduct
 from ._bounds import eps_of
 from ._breakpoints import between
-from ._evaluate import Evaluator, Outcome, rounded
+from ._evaluate import Evaluator, Outcome
 from ._inference import infer
 from ._options import Options
 from ._probes import probes
@@ -109,7 +109,7 @@ class Search:
 
     def examine(self, given: Sequence[Probe], typings: Sequence[Typing] | None = None) -> list[Look]:
         """Compare the candidate with the truth at some probes."""
-        given = [rounded(self.problem, probe, self.given) for probe in given]
+        given = [self.evaluator.rounded(probe, self.given) for probe in given]
         given = [probe for probe in given if _usable(self.problem, probe)]
         if not given:
             return []
@@ -171,17 +171,20 @@ class Search:
         self._settle(self.examine(found))
 
     def _resized(self) -> None:
-        """Sizes beside the example's: large arrays hit a narrow band; for axes of length one and zero only
-        the contract is looked at. What is wrong there everywhere may be written for one size: no mistake.
+        """Sizes beside the example's: one of length one, and large arrays, which hit a narrow band.
+
+        What is wrong there everywhere may have been written for one size: that is no mistake.
         """
-        for label, problem, at in resized(self.problem, self.assumptions, self.options.seed):
+        others = resized(self.problem, self.assumptions, self.options.seed)
+        single = [other for other in others if len(other.probes) == 1 and self._has_values(other.problem)]
+        for label, problem, at in [*single[:1], *(other for other in others if len(other.probes) > 1)]:
             if self.late or self.seen.over:
                 return
-            contract = next(iter(_conduct.first_call(problem, self.given)), None)
-            if contract is not None:
-                self._remember(self.seen.undecided, f"{label}: {contract.message}")
-            elif len(at) > 1:
-                self._enlarged(label, Search(problem, replace(self.options, samples=1)), at)
+            self._enlarged(label, Search(problem, replace(self.options, samples=1)), at)
+
+    @staticmethod
+    def _has_values(problem: Problem) -> bool:
+        return all(np.size(problem.leaves[i].value) for i in problem.wrt)
 
     def _enlarged(self, label: str, inner: "Search", at: Sequence[Probe]) -> None:
         looks = inner.examine(at, [WIDE])

@@ -10,7 +10,7 @@ from jax import numpy as jnp
 
 from .._rule import Rule
 from ._layouts import Layout, from_layout
-from ._problem import Problem, leaf_kind, like_output
+from ._problem import Problem, StructureError, leaf_kind, like_output
 
 __all__ = ["Pair", "gradient_problem", "jacobian_problem", "pair_of", "vjp_problem"]
 
@@ -137,7 +137,7 @@ def _through_pair(
     def run(given: tuple[Any, ...], between: tuple[Any, ...] | None, cotangent: Any) -> Any:
         result = fwd(*given, **static)
         if not isinstance(result, tuple) or len(result) != 2:
-            raise TypeError(f"fwd must return (out, residuals), not {_describe(result)}.")
+            raise StructureError(f"fwd must return (out, residuals), not {_describe(result)}.")
         out, residuals = result
         if between is not None:
             fwd(*between, **static)
@@ -156,7 +156,7 @@ def _chosen(cotangents: Any, given: tuple[Any, ...], positions: tuple[int, ...])
     differentiable = _differentiable(given)
     if len(cotangents) == len(differentiable):
         return tuple(cotangents[differentiable.index(i)] for i in positions)
-    raise TypeError(
+    raise StructureError(
         f"bwd must return a tuple with one cotangent for each of the {len(given)} arguments, not "
         f"{len(cotangents)} of them."
     )
@@ -210,7 +210,7 @@ def _split(result: Any, given: tuple[Any, ...], argnums: Argnums) -> tuple[Any, 
     if isinstance(argnums, tuple) and not isinstance(result, tuple | list):
         result = (result,)
     if isinstance(argnums, tuple) and len(result) != len(argnums):
-        raise TypeError(f"Return one gradient for each of argnums={argnums}, not {len(result)} of them.")
+        raise StructureError(f"Return one gradient for each of argnums={argnums}, not {len(result)} of them.")
     return None, result
 
 
