@@ -38,6 +38,9 @@ def oracle(
 ) -> Oracle:
     """The value of any function, computed in float64, and how far a computation in `dtype` may be from it.
 
+    Casts to narrower types inside the function are ignored: a reference that computes in float32 or bfloat16
+    whatever it is given has a float64 truth, too.
+
     Args:
         function: a traceable function of pytrees, the independent reference.
         args: its arguments; floating leaves are rounded to `dtype` first.
@@ -59,7 +62,9 @@ def oracle(
 @functools.lru_cache(maxsize=32)
 def _compiled(function: Callable[..., Any], samples: int, pin_branches: bool) -> Callable[..., Any]:
     return quick_jit(
-        monte_carlo(function, samples=samples, perturb_inputs=pin_branches, pin_branches=pin_branches)
+        monte_carlo(
+            function, samples=samples, perturb_inputs=pin_branches, pin_branches=pin_branches, lift=True
+        )
     )
 
 

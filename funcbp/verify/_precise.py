@@ -17,7 +17,7 @@ from .. import _compat
 from .._compat import ClosedJaxpr, JaxprEqn, Literal, enable_x64
 from ._precise_arrays import STRUCTURAL
 from ._precise_linear import LINEAR
-from ._precise_numbers import ELEMENTWISE, PLAIN, is_precise, to_numbers, to_numpy
+from ._precise_numbers import ELEMENTWISE, PLAIN, is_precise, to_numbers, to_numpy, wrapped
 from ._precise_sums import SUMMED, NotPrecise
 
 __all__ = ["NotPrecise", "precisely", "work"]
@@ -33,6 +33,7 @@ def precisely(
     *,
     casts: bool = False,
     estimate: bool = False,
+    rest: bool = False,
     largest: int = _LARGEST,
 ) -> Callable[..., Any]:
     """`function`, traced in float64 and evaluated with `digits` decimal digits.
@@ -43,6 +44,7 @@ def precisely(
         casts: whether casts to narrower floating types inside the function round.
         estimate: whether to evaluate a second time with half as many digits more, and to return a pair: the
             value, and the absolute difference between the two.
+        rest: whether every array of the result is a pair: the numbers rounded to float64, and what is left.
         largest: the number of scalar multiplications from which on the function is not evaluated.
 
     Returns:
@@ -69,16 +71,28 @@ def precisely(
                 raise NotPrecise(f"a program of {steps} multiplications, more than {largest},")
             leaves, tree = jax.tree.leaves(args), jax.tree.structure(shape)
             value = _run(closed, leaves, digits, casts)
+            if rest:
+                return tree.unflatten([_with_rest(x, digits) for x in value])
             if not estimate:
                 return tree.unflatten(map(to_numpy, value))
             better = _run(closed, leaves, digits + digits // 2, casts)
         with mpmath.workdps(digits + digits // 2):
             errors = [
-                to_numpy(abs(x - y)) if is_precise(x) else 0 * y for x, y in zip(value, better, strict=True)
+                to_numpy(wrapped(abs(x - y), x.shape)) if is_precise(x) else 0 * y
+                for x, y in zip(value, better, strict=True)
             ]
         return tree.unflatten(map(to_numpy, better)), tree.unflatten(errors)
 
     return evaluated
+
+
+def _with_rest(x: Any, digits: int) -> tuple[Any, Any]:
+    value = to_numpy(x)
+    if not is_precise(x):
+        return value, np.zeros_like(value)
+    with mpmath.workdps(digits), np.errstate(all="ignore"):
+        rest = to_numpy(wrapped(x - to_numbers(value), x.shape))
+    return value, np.where(np.isfinite(value), rest, 0.0)
 
 
 def work(closed: ClosedJaxpr) -> int:

@@ -67,8 +67,9 @@ UNARY = [
 SIGNED_FUNCTIONS = [
     jnp.abs, jnp.sign, jnp.floor, jnp.ceil, jnp.round, lambda x: lax.round(x), jax.nn.gelu, jax.nn.softplus,
     lambda x: x % 0.7, lambda x: jnp.clip(x, -1, 1), lambda x: jnp.maximum(x, -x / 3), jax.nn.silu,
-    jax.nn.relu, lambda x: jnp.where(x > 0, x, x * x), special.gammaln, lambda x: jnp.fmod(x, -0.7), jnp.isfinite,
-    jnp.cbrt, lambda x: jnp.nan_to_num(jnp.log(x)), lambda x: x.astype(int) * x, jax.nn.log_sigmoid,
+    jax.nn.relu, lambda x: jnp.where(x > 0, x, x * x), special.gammaln, lambda x: jnp.fmod(x, -0.7),
+    jnp.isfinite, jnp.cbrt, lambda x: jnp.nan_to_num(jnp.log(x)), lambda x: x.astype(int) * x,
+    jax.nn.log_sigmoid,
 ]  # fmt: skip
 ARRAYS = [
     (lambda x: x.sum(0) + x.max() - x.min(1, keepdims=True) * x.prod(), (MATRIX,)),
