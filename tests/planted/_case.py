@@ -28,6 +28,7 @@ class Case:
         note: what was done wrong, or what makes a correct one hard.
         exposed: makes arguments at which a bug shows that the example hides.
         conventional: for a correct one, where and why it differs from `jax.vjp` in float64.
+        where: for a chain, the guilty step.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Case:
     note: str = ""
     exposed: Arguments | None = None
     conventional: str = ""
+    where: str = ""
 
     @property
     def is_bug(self) -> bool:
@@ -55,29 +57,19 @@ class Family:
         self.name = name
         self.cases: list[Case] = []
 
-    def _add(
-        self,
-        kind: Kind,
-        named: Any,
-        mine: Any,
-        of: Any,
-        args: Arguments,
-        causes: tuple[str, ...],
-        **rest: Any,
-    ) -> None:
-        exposed = rest.pop("exposed", None)
-        conventional = rest.pop("conventional", "")
-        note = " ".join((named.__doc__ or "").split())
+    def add(self, kind: Kind, mine: Any, of: Any, args: Arguments, *causes: str, **rest: Any) -> None:
+        """Adds a case; what `rest` has that no field is called is an option of the check."""
+        named = rest.pop("named", mine)
+        known = {name: rest.pop(name) for name in ("exposed", "conventional", "where") if name in rest}
         name = f"{self.name}/{named.__name__.strip('_')}"
-        self.cases.append(
-            Case(name, self.name, kind, mine, of, args, rest, causes, note, exposed, conventional)
-        )
+        note = " ".join((named.__doc__ or "").split())
+        self.cases.append(Case(name, self.name, kind, mine, of, args, rest, causes, note, **known))
 
     def gradient(self, of: Any, args: Arguments, *causes: str, **rest: Any) -> Callable[[Any], Any]:
         """Decorates a gradient of the scalar function `of`; the causes say what is wrong with it."""
 
         def add(mine: Any) -> Any:
-            self._add("gradient", mine, mine, of, args, causes, **rest)
+            self.add("gradient", mine, of, args, *causes, **rest)
             return mine
 
         return add
@@ -88,7 +80,7 @@ class Family:
         """Decorates the bwd that belongs to `fwd`; without one, a custom_vjp function."""
 
         def add(mine: Any) -> Any:
-            self._add("vjp", mine, mine if fwd is None else (fwd, mine), of, args, causes, **rest)
+            self.add("vjp", mine if fwd is None else (fwd, mine), of, args, *causes, named=mine, **rest)
             return mine
 
         return add
@@ -97,7 +89,7 @@ class Family:
         """Decorates a Jacobian of `of`."""
 
         def add(mine: Any) -> Any:
-            self._add("jacobian", mine, mine, of, args, causes, **rest)
+            self.add("jacobian", mine, of, args, *causes, **rest)
             return mine
 
         return add
@@ -106,7 +98,7 @@ class Family:
         """Decorates a function without arguments that gives the list of steps."""
 
         def add(mine: Any) -> Any:
-            self._add("chain", mine, mine(), of, args, causes, **rest)
+            self.add("chain", mine(), of, args, *causes, named=mine, **rest)
             return mine
 
         return add

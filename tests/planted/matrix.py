@@ -212,7 +212,7 @@ def layer_jacobian_denominator_layout(w, x):
     return (w * (1 - jnp.tanh(w @ x) ** 2)[:, None]).T
 
 
-@family.jacobian(affine, normal((4, 4), (4,)), "TRANSPOSED", argnums=1)
+@family.jacobian(affine, normal((4, 4), (4,)), "LAYOUT", "TRANSPOSED", argnums=1)
 def layer_jacobian_transposed(w, x):
     """Denominator layout where jax.jacobian's is asked for; square."""
     return (w * (1 - jnp.tanh(w @ x) ** 2)[:, None]).T
@@ -223,7 +223,9 @@ def kronecker_rows(x, w):
     return jnp.kron(x, jnp.eye(w.shape[1], dtype=w.dtype))
 
 
-@family.jacobian(lambda x, w: x @ w, normal((3, 4), (4, 2)), "PERMUTED", argnums=1, layout="vec-rows")
+@family.jacobian(
+    lambda x, w: x @ w, normal((3, 4), (4, 2)), "LAYOUT", "PERMUTED", argnums=1, layout="vec-rows"
+)
 def kronecker_columns_for_rows(x, w):
     """I ⊗ X, which belongs to column-major vec."""
     return jnp.kron(jnp.eye(w.shape[1], dtype=w.dtype), x)

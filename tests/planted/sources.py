@@ -224,7 +224,11 @@ def rayleigh_denominator_constant(x, a):
 
 
 @family.gradient(
-    rayleigh, lambda: (array((4,)), spd(4)), "TRANSPOSE_FORGOTTEN", "REGION", "TERM_MISSING",
+    rayleigh,
+    lambda: (array((4,)), spd(4)),
+    "TRANSPOSE_FORGOTTEN",
+    "REGION",
+    "TERM_MISSING",
     exposed=normal((4,), (4, 4)),
 )
 def rayleigh_for_symmetric_matrices_only(x, a):
