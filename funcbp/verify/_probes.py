@@ -27,11 +27,10 @@ from ._deviations import (
 )
 from ._inference import Assumption
 from ._problem import Probe, Problem
-from ._resized import resized
 from ._structured_rows import OneHot, SumToOne
 from ._structures import Observed, Reals
 
-__all__ = ["probes", "resized"]
+__all__ = ["probes"]
 
 _ELEMENTS = 2**24  # in all probes together: large arguments get fewer
 _FEWEST = 16
