@@ -241,7 +241,7 @@ def _record(item: pytest.Item, report: "Report", seconds: float) -> None:
     item.user_properties.append((_PROPERTY, f"{report.verdict:<11} {seconds:7.2f} s  {report.subject}"))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
     """With -v, one line for each check: verdict, seconds, subject, test."""
     if terminalreporter.verbosity < 1:
         return

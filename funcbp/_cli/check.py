@@ -72,7 +72,7 @@ class Check:
     budget: float | None = None
     dtypes: tuple[str, ...] = ()
     rtol: float | None = None
-    has_aux: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    has_aux: bool = False
     json: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
 
 

@@ -258,7 +258,7 @@ def _elements(domain: Domain) -> SearchStrategy[float] | None:
         case AwayFrom(points, margin, scale):
             return _around_zero(scale).map(lambda x: _moved(x, points, margin))
         case Positive(scale):
-            exponents = st.floats(-_USUAL, _USUAL) | st.sampled_from([-9.0, 9.0])
+            exponents = st.floats(-_USUAL, _USUAL) | st.sampled_from([0.0, 9.0, -9.0])
             return exponents.map(lambda e: scale * float(np.exp(e)))
         case Uniform(low, high):
             return st.floats(0, 1).map(lambda t: low + t * (high - low))

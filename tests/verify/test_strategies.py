@@ -79,7 +79,7 @@ def test_special_values_come_up(domain, special):
     ],
 )
 def test_failures_shrink(domain, fails, least):
-    np.testing.assert_array_equal(smallest(strategies.arrays(domain, (3,)), fails), least)
+    np.testing.assert_array_equal(sorted(smallest(strategies.arrays(domain, (3,)), fails)), least)
 
 
 def test_complex_arrays_have_both_parts():
