@@ -175,18 +175,22 @@ class Search:
 
         What is wrong there everywhere may have been written for one size: that is no mistake.
         """
+        own = self._size(self.problem)
         others = resized(self.problem, self.assumptions, self.options.seed)
-        single = [other for other in others if len(other.probes) == 1 and self._has_values(other.problem)]
-        for label, problem, at in [*single[:1], *(other for other in others if len(other.probes) > 1)]:
+        single = [other for other in others if 0 < self._size(other.problem) < own]
+        large = [other for other in others if self._size(other.problem) > own]
+        for label, problem, at in [*single[:1], *large[:1]]:
             if self.late or self.seen.over:
                 return
-            self._enlarged(label, Search(problem, replace(self.options, samples=1)), at)
+            self._other_size(label, Search(problem, replace(self.options, samples=1)), at)
 
     @staticmethod
-    def _has_values(problem: Problem) -> bool:
-        return all(np.size(problem.leaves[i].value) for i in problem.wrt)
+    def _size(problem: Problem) -> int:
+        """Elements of all that is differentiated; none if some of it is empty."""
+        sizes = [np.size(problem.leaves[i].value) for i in problem.wrt]
+        return sum(sizes) if all(sizes) else 0
 
-    def _enlarged(self, label: str, inner: "Search", at: Sequence[Probe]) -> None:
+    def _other_size(self, label: str, inner: "Search", at: Sequence[Probe]) -> None:
         looks = inner.examine(at, [WIDE])
         if looks and all(look.suspicious for look in looks if look.probe.ordinary):
             self._remember(self.seen.undecided, f"{label}: differs everywhere; is it written for one size?")
