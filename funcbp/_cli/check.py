@@ -156,10 +156,17 @@ def _line(config: Check, kind: str, call: Call, options: dict[str, Any]) -> str:
     candidate = names[0] if len(names) == 1 else f"({', '.join(names)})"
     of = cast(str, config.of).rpartition("::")[2]
     # The options of how long and how deep belong to the suite's configuration.
-    told = [f"{n}={v!r}" for n, v in options.items() if n not in ("samples", "seed", "budget")]
+    told = [f"{n}={_written(v)}" for n, v in options.items() if n not in ("samples", "seed", "budget")]
     comma = "," if len(call.names) == 1 else ""
     parts = [candidate, f"of={of}", f"args=({', '.join(call.names)}{comma})", *told]
     return f"funcbp_check.{kind}({', '.join(parts)})"
+
+
+def _written(value: Any) -> str:
+    if not isinstance(value, dict):
+        return repr(value)
+    entries = (f"{k!r}: {'funcbp.domains.' * hasattr(v, 'sample')}{v!r}" for k, v in value.items())
+    return f"{{{', '.join(entries)}}}"
 
 
 def _conclude(config: Check, kind: str, report: Report, seconds: float, line: str) -> int:

@@ -100,7 +100,8 @@ def test_the_exit_status_is_the_verdict_and_the_end_says_what_to_do(mine, calls,
     out = capsys.readouterr().out
     assert out.startswith(f"{calls.report}\n\nNext: ")
     line = (
-        "def test_it(funcbp_check):\n        funcbp_check.gradient(my_grad, of=loss, args=(w, x), domain={'x'"
+        "    def test_it(funcbp_check):\n        funcbp_check.gradient(my_grad, of=loss, args=(w, x), "
+        "domain={'x': funcbp.domains.Uniform(low=0.0, high=1.0)})\n"
     )
     assert (line in out) == (status != 3)
 
