@@ -35,7 +35,10 @@ def diagnose(
     if not wrong:
         return ()
     program = Program(evidence, seconds)
-    found = {leaf: why for leaf in wrong if (why := nonfinite(evidence, leaf, program)) is not None}
+    found = {leaf: why for leaf in wrong if (why := algebra.shape(evidence, leaf)) is not None}
+    for leaf in wrong:
+        if leaf not in found and (why := nonfinite(evidence, leaf, program)) is not None:
+            found[leaf] = why
     rest = [leaf for leaf in wrong if leaf not in found]
     simple = {leaf: why for leaf in rest if (why := algebra.explain(evidence, leaf)) is not None}
     if len(simple) == len(rest) and len(set(simple.values())) <= 1:
@@ -60,9 +63,10 @@ def _located(program: Program, leaves: list[int], simple: dict[int, Explanation]
     if why.cause is Cause.CONSTANT_FACTOR and summed:
         why = replace(summed[0].explanation(), factor=why.factor)
     elif same:
-        others = tuple(dict.fromkeys(f.mutant.cause for f in same if f.mutant.cause is not why.cause))
-        line = same[0].explanation().line
-        why = replace(why, line=line, alternatives=others)
+        nearest = [f for f in same if f.mutant.rank == same[0].mutant.rank]
+        lines = {f.explanation().line for f in nearest}
+        others = tuple(dict.fromkeys(f.mutant.cause for f in nearest if f.mutant.cause is not why.cause))
+        why = replace(why, line=lines.pop() if len(lines) == 1 else None, alternatives=others)
     return dict.fromkeys(leaves, why)
 
 
@@ -100,10 +104,14 @@ def _grouped(evidence: Evidence, found: dict[int, Explanation]) -> tuple[Diagnos
         Diagnosis(
             tuple(leaves),
             why.cause,
-            f"{listed([evidence.name(leaf) for leaf in leaves])}: {why.text}.",
+            f"{listed([evidence.name(leaf) for leaf in leaves])}: {why.text}{_at(why.line)}.",
             why.line,
             why.alternatives,
             why.factor,
         )
         for why, leaves in groups.items()
     )
+
+
+def _at(line: str | None) -> str:
+    return "" if line is None else f" ({line})"

@@ -13,7 +13,7 @@ from .._report import Cause
 from .evidence import Evidence, Explanation
 from .naming import identify
 
-__all__ = ["explain"]
+__all__ = ["explain", "shape"]
 
 
 class Transform(NamedTuple):
@@ -23,6 +23,28 @@ class Transform(NamedTuple):
     text: str
     of: Callable[[np.ndarray], np.ndarray]
     scaled: bool = True
+
+
+def shape(evidence: Evidence, leaf: int) -> Explanation | None:
+    """What is wrong with a leaf of another shape than the truth; None if its shape is right."""
+    pairs = list(zip(evidence.mine(leaf), evidence.truth(leaf), strict=True))
+    if all(m.shape == t.shape for m, t in pairs):
+        return None
+    mine, truth = next((m, t) for m, t in pairs if m.shape != t.shape)
+    extra = mine.ndim - truth.ndim
+    if extra > 0 and all(m.ndim == t.ndim + extra and _summed(m, t) for m, t in pairs):
+        axes = listed_axes(tuple(range(extra)))
+        text = f"of shape {mine.shape}: its broadcasting is not undone; sum over axis {axes}"
+        return Explanation(Cause.BROADCAST, text, alternatives=(Cause.SHAPE, Cause.REDUCTION))
+    if all(m.T.shape == t.shape and np.allclose(m.T, t, rtol=1e-7) for m, t in pairs):
+        text = f"of shape {mine.shape}: the transpose of the truth; transpose it"
+        return Explanation(Cause.TRANSPOSED, text, alternatives=(Cause.SHAPE,))
+    return Explanation(Cause.SHAPE, f"of shape {mine.shape}, where {truth.shape} is expected")
+
+
+def _summed(mine: np.ndarray, truth: np.ndarray) -> bool:
+    total = mine.sum(tuple(range(mine.ndim - truth.ndim)))
+    return total.shape == truth.shape and np.allclose(total, truth, rtol=1e-7)
 
 
 def explain(evidence: Evidence, leaf: int, literals: Sequence[float] = ()) -> Explanation | None:
@@ -109,9 +131,8 @@ def _exchanged(evidence: Evidence, leaf: int) -> Explanation | None:
 
 def _transforms(like: np.ndarray) -> Iterator[Transform]:
     yield Transform(Cause.SIGN, "the absolute value of the truth", np.abs)
-    yield Transform(
-        Cause.CONSTANT_FACTOR, "the complex conjugate of the truth; conjugate it", np.conj, scaled=False
-    )
+    text = "the complex conjugate of the truth: the sign of its imaginary part is wrong; conjugate it"
+    yield Transform(Cause.SIGN, text, np.conj, scaled=False)
     yield from _permutations(like)
     yield from _reversals(like)
     yield from _shifts(like)

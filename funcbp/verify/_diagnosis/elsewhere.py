@@ -10,12 +10,12 @@ from ... import _compat
 from .._report import Cause
 from .graph import Node
 from .mistakes import IN_OUTPUT
-from .mutants import Context, Edge, Mutant, Pulled, edges
+from .mutants import Change, Context, Edge, Mutant, Pulled, edges
 from .pullbacks import einsum_of
-from .sites import Span, sites, spans
+from .sites import Span, loops, sites, spans
 from .tape import Contributions, Tape, evaluate
 
-__all__ = ["elsewhere", "functions"]
+__all__ = ["elsewhere", "functions", "in_time"]
 
 _MOST_VALUES = 16
 _MOST_SPANS = 24
@@ -27,7 +27,7 @@ def functions(context: Context) -> Iterator[Mutant]:
         slope = _slope(context.tape, span)
         if slope is None or slope.size == 0 or np.ptp(slope.real) == 0:
             continue
-        what = f"the function that ends in the {span.nodes[0].name}"
+        what = _function(context, span)
         if len(span.nodes) > 1:
             text = f"the derivative of {what} is left out; multiply by it"
             yield _of_span(span, Cause.FACTOR_MISSING, 2, text, lambda _: 1.0)
@@ -40,6 +40,12 @@ def functions(context: Context) -> Iterator[Mutant]:
                 yield _of_span(
                     span, Cause.WRONG_POINT, 3, text, lambda tape, f=form, s=span: f(tape.values[s.x])
                 )
+
+
+def _function(context: Context, span: Span) -> str:
+    """An elementwise function in words."""
+    x, y = context.names.get(span.x, "its argument"), context.names.get(span.y)
+    return f"the {span.nodes[0].name} of {x}" if y is None else f"{y} as a function of {x}"
 
 
 def _all_spans(context: Context) -> list[Span]:
@@ -98,7 +104,7 @@ def _points(context: Context) -> Iterator[Mutant]:
         if not values:
             continue
         compiled = _compat.quick_jit(_derivative(span))
-        what = f"the function that ends in the {span.nodes[0].name}"
+        what = _function(context, span)
         for value in values:
 
             def at(tape: Tape, span: Span = span, value: int = value, f=compiled) -> np.ndarray:
@@ -169,14 +175,47 @@ def _operands(context: Context, edge: Edge) -> Iterator[Mutant]:
             f"{_place(context, other)}"
         )
 
-        def change(p: Pulled, v: int = value) -> np.ndarray:
-            if p.node.name == "mul":
-                return p.ct * p.tape.values[v] if p.ct.shape == p.share.shape else p.share
-            letters = einsum_of(p.node, (p.operand(0).ndim, p.operand(1).ndim))
-            own, its, out = letters[p.edge.position], letters[1 - p.edge.position], letters[2]
-            return np.einsum(f"{out},{its}->{own}", p.ct, p.tape.values[v])
+        yield context.mutant(edge, Cause.WRONG_POINT, 5, text, _made_with(lambda _, v=value: v))
 
-        yield context.mutant(edge, Cause.WRONG_POINT, 5, text, change)
+
+def in_time(context: Context) -> Iterator[Mutant]:
+    """A loop's products made with the state after the step instead of the one before, or the other way."""
+    repeated = loops(context.recorder.active)
+    for site in sites(context.recorder):
+        if site.which == " in every step" and site.first.name in ("mul", "dot_general"):
+            for edge in edges(site, context.recorder):
+                values = [node.inputs[1 - edge.position] for node in site.nodes]
+                last = _after(context, values[-1], repeated)
+                later = [*values[1:], last]
+                for shifted, which in ((later, "later"), ([None, *values[:-1]], "earlier")):
+                    if len(set(values)) > 1 and (which == "earlier" or last is not None):
+                        text = f"the cotangent of {{it}} takes the value one step {which}; take its own"
+                        at = {n.index: v for n, v in zip(site.nodes, shifted, strict=True)}
+                        change = _made_with(lambda p, at=at: at[p.node.index])
+                        yield context.mutant(edge, Cause.OFF_BY_ONE, 3, text, change)
+
+
+def _after(context: Context, value: int, repeated: list[list[Node]]) -> int | None:
+    """The value one step after the last that a loop reads: what its last step leaves behind."""
+    producer = context.graph.producer.get(value)
+    return next((loop[-1].outputs[0] for loop in repeated if producer in loop[:-1]), None)
+
+
+def _made_with(value_of: Callable[[Pulled], int | None]) -> Change:
+    """A product's share made with another value than its other operand; None is zero."""
+
+    def change(p: Pulled) -> np.ndarray:
+        value = value_of(p)
+        if value is None:
+            return np.zeros_like(p.share)
+        other = p.tape.values[value]
+        if p.node.name == "mul":
+            return p.ct * other if p.ct.shape == p.share.shape else p.share
+        letters = einsum_of(p.node, (p.operand(0).ndim, p.operand(1).ndim))
+        own, its, out = letters[p.edge.position], letters[1 - p.edge.position], letters[2]
+        return np.einsum(f"{out},{its}->{own}", p.ct, other)
+
+    return change
 
 
 def _cotangents(context: Context, edge: Edge) -> Iterator[Mutant]:

@@ -3,6 +3,7 @@
 import linecache
 import math
 import os
+import re
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,6 +54,10 @@ ELEMENTWISE = frozenset(
         *("stop_gradient", "sub", "tan", "tanh"),
     }
 )
+_SPREADS = frozenset(
+    {"broadcast_in_dim", "convert_element_type", "copy", "expand_dims", "reshape", "squeeze"}
+)
+_ASSIGNMENT = re.compile(r"(\w+)\s*=[^=]")
 _LONGEST_SCAN = 64
 _MOST_NODES = 4000
 
@@ -95,6 +100,13 @@ class Node:
     outputs: tuple[int, ...]
     step: int
     source: Source | None
+
+    @property
+    def primitive(self) -> JaxprEqn:
+        """The equation of a node that has one."""
+        if self.equation is None:
+            raise TypeError(f"{self.name} is no equation.")
+        return self.equation
 
     @property
     def params(self) -> dict[str, Any]:
@@ -142,6 +154,28 @@ class Graph:
         for node in self.nodes:
             for value in dict.fromkeys(node.inputs):
                 found.setdefault(value, []).append(node)
+        return found
+
+    @cached_property
+    def fixed(self) -> frozenset[int]:
+        """The values that depend on no input: constants, and what is computed from constants."""
+        varying = set(self.inputs)
+        for node in self.nodes:
+            if varying.intersection(node.inputs):
+                varying.update(node.outputs)
+        return frozenset(range(len(self.avals))) - varying
+
+    def names(self, inputs: Sequence[str]) -> dict[int, str]:
+        """Values with a name: inputs, what lines assign (`p = x @ w`), and these spread or reshaped."""
+        found = dict(zip(self.inputs, inputs, strict=True))
+        for node in self.nodes:
+            value = node.outputs[0]
+            assigned = _ASSIGNMENT.match(node.source.text) if node.source else None
+            users = self.uses.get(value, [])
+            if node.name in _SPREADS and node.inputs[0] in found:
+                found[value] = found[node.inputs[0]]
+            elif assigned and users and all(user.source != node.source for user in users):
+                found[value] = assigned[1]
         return found
 
     def moving(self, inputs: Sequence[int]) -> set[int]:

@@ -38,7 +38,7 @@ def mutants(context: Context) -> Iterator[Mutant]:
 
 def constants(context: Context) -> Iterator[Mutant]:
     """An intermediate value, or several statistics, treated as constants."""
-    groups = statistics(context.recorder)
+    groups = statistics(context.recorder, lambda node: _matters(context, node))
     alone = sum(len(group) == 1 for group in groups) == 1
     for group in groups:
         overrides = {node.index: lambda *_: [] for node in group}
@@ -54,6 +54,16 @@ def constants(context: Context) -> Iterator[Mutant]:
         only = alone and not _of_exponentials(context.graph, group[0])
         causes = (Cause.STATISTICS, Cause.TERM_MISSING) if only else (Cause.TERM_MISSING, Cause.STATISTICS)
         yield Mutant(causes[0], text, 1, overrides, source, causes[1:])
+
+
+def _matters(context: Context, node: Node) -> bool:
+    """Whether anything goes through a node: nothing does through a shift that cancels."""
+    changed = context.tape.changed({node.index: lambda *_: []})
+    right = context.tape.gradient()
+    return any(
+        np.abs(c).max(initial=0.0) > 1e-10 * np.abs(g).max(initial=0.0)
+        for c, g in zip(changed, right, strict=True)
+    )
 
 
 def _of_exponentials(graph: Graph, node: Node) -> bool:
@@ -72,13 +82,13 @@ _SCALED: tuple[tuple[Cause, int, str, Change], ...] = (
     (Cause.SIGN, 1, "the term that goes through {it} has the wrong sign; flip it", lambda p: -p.share),
     (
         Cause.CONSTANT_FACTOR,
-        2,
+        3,
         "the term that goes through {it} is twice what it should be; divide by 2",
         lambda p: 2 * p.share,
     ),
     (
         Cause.CONSTANT_FACTOR,
-        2,
+        3,
         "the term that goes through {it} is half of what it should be; multiply by 2",
         lambda p: p.share / 2,
     ),
@@ -91,7 +101,7 @@ def slopes(context: Context, edge: Edge) -> Iterator[Mutant]:
     if slope is None or slope.size == 0 or np.all(np.abs(slope) == 1):
         return
     others = [v for k, v in enumerate(edge.node.inputs) if k != edge.position]
-    if np.ptp(slope.real) == 0 and all(v in context.graph.constants for v in others):
+    if np.ptp(slope.real) == 0 and all(v in context.graph.fixed for v in others):
         yield from _constant_slope(context, edge, slope)
     elif set(np.unique(slope).tolist()) <= {0.0, 0.5, 1.0}:
         yield from _mask(context, edge)

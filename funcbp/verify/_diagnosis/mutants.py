@@ -133,9 +133,17 @@ class Context:
         """A mutant that changes one operand's share; `{it}` in the text is that operand."""
         text = text.format(it=self._shown(edge))
         # The whole of a loop is likelier than one of its steps.
-        rank = rank if edge.site.which in ("", " in every step") else rank + 1
+        if edge.site.which not in ("", " in every step"):
+            rank, alternatives = rank + 1, (*alternatives, Cause.OFF_BY_ONE)
         overrides = {node.index: _override(edge, change) for node in edge.site.nodes}
-        return Mutant(cause, text, rank, overrides, edge.site.source, alternatives)
+        return Mutant(cause, text, rank, overrides, self._source(edge), alternatives)
+
+    def _source(self, edge: Edge) -> Source | None:
+        """The line of a term rather than that of the sum it is in."""
+        producer = self.graph.producer.get(edge.value)
+        if edge.node.name in ("add", "add_any", "sub") and producer is not None and producer.source:
+            return producer.source
+        return edge.site.source
 
     def _shown(self, edge: Edge) -> str:
         word = _WORDS.get(edge.node.name, edge.node.name.replace("_", " "))
@@ -143,7 +151,8 @@ class Context:
         if name is None:
             single = len(edge.node.inputs) == 1
             name = "the operand" if single else f"the {_POSITIONS[min(edge.position, 3)]} operand"
-        return f"{name} of the {word}{edge.site.which}"
+            return f"{name} of the {word}{edge.site.which}"
+        return f"{name} in the {word}{edge.site.which}"
 
 
 def _override(edge: Edge, change: Change) -> Override:

@@ -9,7 +9,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._problem import Typing
-from .elsewhere import elsewhere, functions
+from .elsewhere import elsewhere, functions, in_time
 from .evidence import Evidence, Explanation, agree, outside
 from .graph import trace
 from .mistakes import mutants
@@ -33,19 +33,17 @@ class Found(NamedTuple):
         """It in words."""
         mutant = self.mutant
         line = None if mutant.source is None else str(mutant.source)
-        text = (
-            mutant.text
-            if line is None
-            else f"{mutant.text} (line {mutant.source.line}: {mutant.source.text})"
-        )
-        return Explanation(mutant.cause, text, line, mutant.alternatives)
+        return Explanation(mutant.cause, mutant.text, line, mutant.alternatives)
 
 
 class Program:
     """The reference's program at the probes: graphs by shape, and recorded runs."""
 
     def __init__(self, evidence: Evidence, seconds: float) -> None:
-        self.evidence, self.end = evidence, time.monotonic() + seconds
+        self.evidence = evidence
+        # What mutants leave over is for clues.
+        now = time.monotonic()
+        self.end, self._end_of_search = now + seconds, now + 0.7 * seconds
         self._recorders: dict[Any, Recorder] = {}
         self._tapes: dict[int, Tape | None] = {}
 
@@ -92,10 +90,7 @@ class Program:
                 break
             tape = self.tape(probe)
             if tape is not None:
-                graph = tape.graph
-                names = {
-                    v: leaf.name for v, leaf in zip(graph.inputs, self.evidence.problem.leaves, strict=True)
-                }
+                names = tape.graph.names([leaf.name for leaf in self.evidence.problem.leaves])
                 return probe, Context(tape.recorder, tape, names)
             if self.late:
                 break
@@ -110,7 +105,7 @@ class Program:
         found: list[Found] = []
         for stage in self._stages(context, furthest):
             for mutant in stage:
-                if self.late:
+                if time.monotonic() > self._end_of_search:
                     return _best_first(found)
                 explained = self._explained(probe, mutant, leaves)
                 if explained:
@@ -120,7 +115,7 @@ class Program:
         return _best_first(found)
 
     def _stages(self, context: Context, furthest: int) -> Iterator[Sequence[Mutant] | Iterator[Mutant]]:
-        near = sorted([*mutants(context), *functions(context)], key=lambda m: m.rank)
+        near = sorted([*mutants(context), *functions(context), *in_time(context)], key=lambda m: m.rank)
         for low, high in ((0, 2), (3, 3), (4, 6)):
             if low <= furthest:
                 yield [m for m in near if low <= m.rank <= high]

@@ -1,14 +1,14 @@
 """Where in a program a mistake can sit: single nodes, the steps of a loop together, statistics together."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .graph import Graph, Node, Source
 from .pullbacks import implicit_axes
 from .tape import Recorder
 
-__all__ = ["Site", "Span", "sites", "spans", "statistics"]
+__all__ = ["Site", "Span", "loops", "sites", "spans", "statistics"]
 
 _MOST_STEPS = 12
 _LONGEST_SPAN = 16
@@ -41,11 +41,11 @@ class Span(NamedTuple):
 
 def sites(recorder: Recorder) -> list[Site]:
     """All places for a mistake, those next to the output first; loops as a whole before their steps."""
-    loops = _loops(recorder.active)
-    looped = {node.index for loop in loops for node in loop}
-    whole = [Site(tuple(loop), " in every step") for loop in loops]
+    repeated = loops(recorder.active)
+    looped = {node.index for loop in repeated for node in loop}
+    whole = [Site(tuple(loop), " in every step") for loop in repeated]
     single = [Site((node,)) for node in reversed(recorder.active) if node.index not in looped]
-    return single + whole + [site for loop in loops for site in _partly(loop)]
+    return single + whole + [site for loop in repeated for site in _partly(loop)]
 
 
 def _partly(loop: list[Node]) -> Iterator[Site]:
@@ -58,7 +58,7 @@ def _partly(loop: list[Node]) -> Iterator[Site]:
         yield Site((loop[step],), f" in step {step}")
 
 
-def _loops(nodes: list[Node]) -> list[list[Node]]:
+def loops(nodes: list[Node]) -> list[list[Node]]:
     """Nodes that repeat: of one line, in a period, whether an unrolled scan or a loop in Python."""
     by_line: dict[Source | None, list[Node]] = {}
     for node in nodes:
@@ -111,9 +111,9 @@ def _spans_to(recorder: Recorder, last: Node) -> Iterator[Span]:
             yield Span(next(iter(open_values)), last.outputs[0], tuple(inside))
 
 
-def statistics(recorder: Recorder) -> list[tuple[Node, ...]]:
+def statistics(recorder: Recorder, matters: Callable[[Node], bool]) -> list[tuple[Node, ...]]:
     """Groups of reductions whose results go back to the elements: means, variances, maxima, norms."""
-    found = [node for node in recorder.active if _is_statistic(recorder.graph, node)]
+    found = [node for node in recorder.active if _is_statistic(recorder.graph, node) and matters(node)]
     if len(found) <= 6:
         groups = [c for n in range(2, len(found) + 1) for c in itertools.combinations(found, n)]
     else:

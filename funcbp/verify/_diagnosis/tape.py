@@ -47,7 +47,7 @@ class Recorder:
             cotangents,
         )
 
-    def opaque(self, node: Node) -> Callable[..., list[np.ndarray]]:
+    def opaque(self, node: Node) -> Callable[..., list[np.ndarray | None]]:
         """The pullback of a node that has no NumPy rule: compiled when first asked for."""
         if node.index not in self._opaque:
             moving = [k for k, v in enumerate(node.inputs) if v in self.moving]
@@ -57,7 +57,7 @@ class Recorder:
                     whole = list(operands)
                     for k, x in zip(moving, chosen, strict=True):
                         whole[k] = x
-                    outputs = _compat.bind(node.equation, whole)
+                    outputs = _compat.bind(node.primitive, whole)
                     return [o for o, v in zip(outputs, node.outputs, strict=True) if self.graph.inexact(v)]
 
                 return jax.vjp(function, *(operands[k] for k in moving))[1](cts)
@@ -198,7 +198,7 @@ def evaluate(node: Node, operands: Sequence[Any]) -> Sequence[Any]:
     if node.name == "choose":
         index, *values = operands
         return [lax.select_n(jnp.clip(jnp.asarray(index, jnp.int32), 0, len(values) - 1), *values)]
-    return _compat.bind(node.equation, operands)
+    return _compat.bind(node.primitive, operands)
 
 
 def _slopes(node: Node, operands: Sequence[Any], out: Any, recorder: Recorder) -> dict[int, Any]:
@@ -224,7 +224,7 @@ def _map(node: Node, operands: Sequence[Any]) -> Any:
     places = 1.0 + jnp.arange(operand.size, dtype=jnp.float64).reshape(operand.shape)
     if node.name == "take_step":
         return places[node.step]
-    (found,) = _compat.bind(node.equation, [places, *operands[1:]])
+    (found,) = _compat.bind(node.primitive, [places, *operands[1:]])
     return jnp.where(jnp.isfinite(found), found, 0)
 
 

@@ -35,7 +35,7 @@ def compared_of(problem: Problem, arguments: Sequence[tuple[Any, ...]]) -> list[
             values = tuple(np.asarray(x) for x in jax.tree.leaves(args))
             typed = problem.typed(values, F64)
             out = problem.reference(*typed)
-            cotangent = jax.tree.map(lambda o: rng.normal(size=np.shape(o)), out)
+            cotangent = jax.tree.map(lambda o: _drawn(rng, o), out)
             if problem.kind == "gradient":
                 cotangent = jax.tree.map(lambda o: np.ones(np.shape(o)), out)
             truth = tuple(map(np.asarray, problem.pull(typed, cotangent)[1]))
@@ -59,3 +59,8 @@ def diagnosed(
     arguments = [draw(rng) for _ in range(probes)]
     problem = problem_of(function, backward, arguments[0], kind=kind, argnums=argnums)
     return diagnose(problem, compared_of(problem, arguments), seconds=30.0)
+
+
+def _drawn(rng: np.random.Generator, like: jax.Array) -> np.ndarray:
+    values = rng.normal(size=np.shape(like))
+    return values + 1j * rng.normal(size=np.shape(like)) if like.dtype.kind == "c" else values

@@ -76,3 +76,27 @@ def test_several_causes_are_told_apart():
     x, w = diagnosed(matmul, lambda x, w, ct: (-right(x, w, ct)[0], 2 * right(x, w, ct)[1]), oblong)
     assert (x.cause, x.leaves) == (Cause.SIGN, (0,))
     assert (w.cause, w.leaves, w.factor) == (Cause.CONSTANT_FACTOR, (1,), pytest.approx(2.0))
+
+
+def test_a_forgotten_sum_shows_in_the_shape():
+    def shifted(x: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.sin(x) + b
+
+    def backward(x: jax.Array, b: jax.Array, ct: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return ct * jnp.cos(x), ct
+
+    (only,) = diagnosed(shifted, backward, lambda rng: (rng.normal(size=(3, 4)), rng.normal(size=(4,))))
+    assert (only.cause, only.leaves) == (Cause.BROADCAST, (1,))
+    assert "sum over axis 0" in only.message
+
+
+def test_the_conjugate_is_told_from_the_truth():
+    def scaled(z: jax.Array, a: jax.Array) -> jax.Array:
+        return z * z * a
+
+    def draw(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        return tuple(rng.normal(size=4) + 1j * rng.normal(size=4) for _ in range(2))
+
+    (only,) = diagnosed(scaled, lambda z, a, ct: (jnp.conj(2 * z * a * ct), z * z * ct), draw)
+    assert (only.cause, only.leaves) == (Cause.SIGN, (0,))
+    assert "conjugate" in only.message
