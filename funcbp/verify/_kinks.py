@@ -298,7 +298,8 @@ class _Question:
         margin = self.tolerance[known] + _RELATIVE * np.abs(points).max(axis=0)
         between = (mine >= points.min(axis=0) - margin) & (mine <= points.max(axis=0) + margin)
         fixed = ~self.kinked[known]
-        if (between | fixed & (distance[known] <= 1)).all() and not _covered(points, margin):
+        plausible = (between | fixed & (distance[known] <= 1)).all() and _in_plane(mine, points, margin)
+        if plausible and not _covered(points, margin):
             message = "More kinks meet here than samples can tell apart; every element is within their range."
             return self._kink("undecided", farthest, message)
         message = "Not a convex combination of the gradients around: no convention at a kink explains it."
@@ -332,6 +333,24 @@ class _Question:
         return Kink(
             kind, convention, distance, message, *masks, () if wrong is None else _leaves(wrong, like)
         )
+
+
+def _in_plane(mine: np.ndarray, points: np.ndarray, tolerance: np.ndarray) -> bool:
+    """Whether a gradient may lie in the plane that the hull spans: fewer samples tell that than the hull.
+
+    Each tie of a maximum has a sum that every convention keeps, however many ties there are.
+    """
+    spread = np.ptp(points, axis=0)
+    moving = spread > tolerance
+    center = points[:, moving].mean(axis=0)
+    _, sizes, directions = np.linalg.svd((points[:, moving] - center) / spread[moving], full_matrices=False)
+    plane = directions[sizes > _RELATIVE * sizes.max(initial=0.0)]
+    # Opposite samples come in pairs: half of them are independent, and half of those may be needed.
+    if 4 * len(plane) > len(np.unique(points, axis=0)):
+        return True
+    offset = (mine[moving] - center) / spread[moving]
+    left = offset - plane.T @ (plane @ offset)
+    return bool((np.abs(left) <= len(plane) * (tolerance[moving] / spread[moving] + _RELATIVE)).all())
 
 
 def _covered(points: np.ndarray, tolerance: np.ndarray) -> bool:

@@ -184,6 +184,17 @@ def test_complex_leaves():
     assert found == ["inside", "inside", "outside", "outside"]
 
 
+def test_many_ties_counted_twice_are_wrong_although_the_hull_is_large():
+    def pooled(x):
+        return lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (2, 2), "VALID").sum()
+
+    x, first = np.ones((4, 4)), np.zeros((4, 4))
+    first[::2, ::2] = 1
+    right, wrong = [np.full((4, 4), 0.25), first], np.ones((4, 4))
+    found = [examine(puller(pooled), (x,), np.ones(()), [g], [1e-6]).kind for g in (*right, wrong)]
+    assert found == ["inside", "inside", "outside"]
+
+
 def test_too_many_kinks_for_the_samples_are_undecided(monkeypatch):
     monkeypatch.setattr(_kinks, "_ROUNDS", 1)
     rng = np.random.default_rng(0)
