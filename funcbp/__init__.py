@@ -10,6 +10,8 @@ from ._backprop import Sweep as Sweep
 from ._backprop import backprop as backprop
 from ._backprop import predict as predict
 from ._backprop import value_and_grad as value_and_grad
+from ._derive import Derivation as Derivation
+from ._derive import derive as derive
 from ._precision import Precision as Precision
 from ._rule import Rule as Rule
 from ._rule import catalogue as catalogue
@@ -23,6 +25,7 @@ from .verify import check_jacobian as check_jacobian
 from .verify import check_vjp as check_vjp
 
 __all__ = [
+    "Derivation",
     "Precision",
     "Rule",
     "Sweep",
@@ -36,6 +39,7 @@ __all__ = [
     "check_gradient",
     "check_jacobian",
     "check_vjp",
+    "derive",
     "domains",
     "factors",
     "layers",

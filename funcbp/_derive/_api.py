@@ -1,0 +1,69 @@
+"""`derive`: the entry point."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from ._arguments import arguments_of
+from ._build import build
+from ._derivation import Derivation
+
+__all__ = ["derive"]
+
+
+def derive(
+    function: Callable[..., Any],
+    *args: Any,
+    wrt: str | Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    dims: Mapping[str, str | Sequence[str]] | None = None,
+    assume: str | Sequence[str] = (),
+    style: Literal["differential", "index"] = "differential",
+) -> Derivation:
+    """Derive the gradient of a function of matrices, as a textbook does.
+
+    The function is traced, not called with numbers. Sizes that are equal in the arguments are one
+    dimension, so give different sizes to what is different. Vectors are columns; `A : B` is Σ A_ij B_ij,
+    `⊙` the product of elements.
+
+    Args:
+        function: of arrays, made of JAX operations; returns one real number.
+        args: its arguments, arrays or `jax.ShapeDtypeStruct`s; of arrays, declared facts are checked.
+        wrt: names of the arguments to differentiate by; all floating ones if not given.
+        names: of the arguments; those of the parameters if not given.
+        dims: names of an argument's dimensions, as `{"X": "n d"}`; m, n, k, ... if not given.
+        assume: facts that a simplification may use: `rows of Y sum to one`, `S symmetric`, `x > 0`,
+            `x != 0`. They are checked on the arrays that are given.
+        style: `differential`, or `index` for a calculation with indices and Kronecker's δ.
+
+    Returns:
+        A `Derivation`.
+
+    Raises:
+        UnsupportedError: for an operation that has no rule here; it names the operation and the line.
+        NotScalarError: if the function returns something else than one real number.
+        TypeError: for an argument that is no array, or cannot be differentiated.
+        ValueError: for names that do not fit, or a fact that the data contradict.
+
+    >>> import jax.numpy as jnp
+    >>> d = derive(lambda A, x, y: y @ A @ x, jnp.ones((2, 3)), jnp.ones(3), jnp.ones(2), wrt="A")
+    >>> print(d)
+    Given A (m × n), x (n), y (m)
+    <BLANKLINE>
+     C = yᵀ A x
+    <BLANKLINE>
+    dC = yᵀ dA x                                                  linear
+       = y xᵀ : dA                                                transpose and move
+    <BLANKLINE>
+    ┌───────────────┐
+    │ ∂C/∂A = y xᵀ │
+    └───────────────┘
+    >>> d.check().ok
+    True
+    """
+    if style not in ("differential", "index"):
+        raise ValueError(f"derive: style is 'differential' or 'index', not {style!r}")
+    arguments = arguments_of(function, args, names, dims)
+    chosen = [wrt] if isinstance(wrt, str) else list(wrt) if wrt is not None else None
+    chosen = [a.name for a in arguments if a.floating] if chosen is None else chosen
+    sentences = [assume] if isinstance(assume, str) else list(assume)
+    return Derivation(function, build(function, arguments, chosen, sentences), style)

@@ -1,0 +1,175 @@
+"""The backward pass as a Python function that a careful person would have written."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from ._differentiate import expand
+from ._emit import Emitter, shape_text
+from ._functions import Function
+from ._nodes import ADD, CONTRACTION, VARIABLE, Node, topological, variable
+from ._predicates import is_product, is_view
+from ._program import Program, fresh
+from ._scalars import Dimension
+
+__all__ = ["source_of"]
+
+_WIDTH = 96
+
+
+def source_of(
+    program: Program,
+    arguments: Mapping[str, tuple[Dimension, ...]],
+    sizes: Mapping[str, int],
+    aliases: Mapping[Node, str],
+    taken: set[str],
+    formula: str,
+) -> str:
+    """A self-contained function of the arguments that returns the value and the gradients by name.
+
+    Args:
+        program: with every product named, differentiated.
+        arguments: their names and shapes, with axes of size 1.
+        sizes: an example of every dimension, to choose the order of products by.
+        aliases: names for values that have one in the derivation.
+        taken: names in use.
+        formula: for the docstring.
+    """
+    writer = _Writer(program, sizes, aliases, set(taken))
+    body = writer.lines()
+    returned = ", ".join(f'"{name}": {writer.result(name)}' for name in program.wrt)
+    body = [*_reshaped(arguments), *body]
+    gradients = [_shaped_back(name, arguments[name]) for name in program.wrt]
+    body += [line for line in gradients if line]
+    body.append(f"return {program.output}, {{{returned}}}")
+    body = [*_dimension_lines(body, arguments), *body]
+    header = ["import jax"] if any(re.search(r"\bjax\.", line) for line in body) else []
+    header.append("from jax import numpy as jnp")
+    if not any("jnp." in line for line in body):
+        header = header[:-1]
+    text = [*header, "", ""] if header else []
+    text.append(f"def value_and_gradients({', '.join(arguments)}):")
+    text.append(f'    """The value {formula} and its gradients."""')
+    text += ["    " + line for entry in body for line in _wrapped(entry).split("\n")]
+    return "\n".join(text) + "\n"
+
+
+class _Writer:
+    def __init__(
+        self, program: Program, sizes: Mapping[str, int], aliases: Mapping[Node, str], taken: set[str]
+    ) -> None:
+        self.program, self.aliases, self.taken = program, aliases, taken
+        self.emitter = Emitter({}, sizes)
+        memo: dict[Node, Node] = {}
+        forward = [(name, expand(value, memo)) for name, value in program.statements]
+        deltas = [(d.name, expand(d.value, memo)) for d in program.deltas]
+        gradients = [(f"grad_{name}", expand(g, memo)) for name, g in program.gradients.items()]
+        self.statements = [*forward, *deltas, *gradients]
+        self.section = {len(forward): "", len(forward) + len(deltas): ""}
+        self.uses: Counter[Node] = Counter()
+        for node in topological([value for _, value in self.statements]):
+            self.uses.update(node.args)
+        self.uses.update(value for _, value in self.statements)
+
+    def result(self, name: str) -> str:
+        return f"grad_{name}"
+
+    def lines(self) -> list[str]:
+        """An assignment a line: intermediates, the value, δ's, gradients, and what is used twice."""
+        out = []
+        for name, value in self.statements:
+            out += self._shared(value)
+            text = self.emitter.full(value)
+            if text != name:
+                out.append(f"{name} = {text}")
+            if value.op is not VARIABLE and value not in self.emitter.names:
+                self.emitter.names[value] = name
+            self.emitter.names[variable(name, value.shape)] = name
+        return out
+
+    def _shared(self, value: Node) -> list[str]:
+        out = []
+        for node in topological([value]):
+            if (
+                node is value
+                or node in self.emitter.names
+                or self.uses[node] < 2
+                or not self._worth_a_name(node)
+            ):
+                continue
+            name = self._name(node)
+            out.append(f"{name} = {self.emitter.full(node)}")
+            self.emitter.names[node] = name
+        return out
+
+    def _worth_a_name(self, node: Node) -> bool:
+        if node.op is VARIABLE or not node.args or is_view(node):
+            return False
+        if node.op in (ADD, CONTRACTION):
+            return is_product(node) or len(topological([node])) > 6
+        return node.op.name != "power" or node.data.denominator != 1 or node.args[0].op is not VARIABLE
+
+    def _name(self, node: Node) -> str:
+        if node in self.aliases:
+            return self.aliases[node]
+        if isinstance(node.op, Function) and self._pre_activation(node.args[0]):
+            name = "Qq"[node.rank < 2] + node.args[0].data[1:]
+            if name not in self.taken:
+                self.taken.add(name)
+                return name
+        role = "q" if isinstance(node.op, Function) else "s" if node.op.name == "softmax" else "t"
+        return fresh(role, node.rank, False, self.taken)
+
+    def _pre_activation(self, node: Node) -> bool:
+        return (
+            node.op is VARIABLE
+            and node.data[0] in "pP"
+            and any(x.name == node.data for x in self.program.lets)
+        )
+
+
+def _reshaped(arguments: Mapping[str, tuple[Dimension, ...]]) -> list[str]:
+    """Arguments without their axes of size 1."""
+    out = []
+    for name, shape in arguments.items():
+        kept = tuple(d for d in shape if d != 1)
+        if kept != shape:
+            text = shape_text(variable(name, kept)) if kept else "()"
+            out.append(f"{name} = jnp.reshape({name}, {text})")
+    return out
+
+
+def _shaped_back(name: str, shape: tuple[Dimension, ...]) -> str:
+    if 1 not in shape:
+        return ""
+    return f"grad_{name} = jnp.reshape(grad_{name}, {shape_text(variable(name, shape))})"
+
+
+def _dimension_lines(body: Sequence[str], arguments: Mapping[str, tuple[Dimension, ...]]) -> list[str]:
+    """The sizes that the code mentions."""
+    words = set(re.findall(r"(?<![\w.\"])[A-Za-z]\w*(?![\w(\"])", " ".join(body)))
+    where = {d: (name, k) for name, shape in reversed(list(arguments.items())) for k, d in enumerate(shape)}
+    return [f"{d} = {name}.shape[{k}]" for d, (name, k) in where.items() if isinstance(d, str) and d in words]
+
+
+def _wrapped(line: str) -> str:
+    """A long assignment over several lines, broken at the + and - of its outermost sum or after commas."""
+    if len(line) <= _WIDTH:
+        return line
+    head, _, tail = line.partition(" = ")
+    pieces = _pieces(tail, (" + ", " - ")) if head.isidentifier() else []
+    if len(pieces) < 2:
+        pieces = _pieces(tail, (" * ", " / ")) if head.isidentifier() else []
+    if len(pieces) < 2:
+        return line
+    return f"{head} = (\n" + "\n".join(f"    {p}" for p in pieces) + "\n)"
+
+
+def _pieces(text: str, operators: Sequence[str]) -> list[str]:
+    depth, start, out = 0, 0, []
+    for k, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if depth == 0 and k > start and any(text.startswith(o, k) for o in operators):
+            out.append(text[start:k])
+            start = k + 1
+    return [*out, text[start:]]
