@@ -17,7 +17,7 @@ from jax import numpy as jnp
 from ... import _compat
 from ..._compat import ClosedJaxpr, JaxprEqn, Literal
 
-__all__ = ["ELEMENTWISE", "Graph", "Node", "Source", "trace"]
+__all__ = ["ELEMENTWISE", "MATRIX_CALLS", "Graph", "Node", "Source", "trace"]
 
 # Every output element depends on the operands' elements at the same place; a scalar operand on all.
 ELEMENTWISE = frozenset(
@@ -54,6 +54,8 @@ ELEMENTWISE = frozenset(
         *("stop_gradient", "sub", "tan", "tanh"),
     }
 )
+# Functions of jax.numpy that read better as one node than as their factorizations.
+MATRIX_CALLS = frozenset({"det", "expm", "inv", "pinv", "slogdet", "solve"})
 _SPREADS = frozenset(
     {"broadcast_in_dim", "convert_element_type", "copy", "expand_dims", "reshape", "squeeze"}
 )
@@ -235,6 +237,8 @@ def _equation(graph: Graph, equation: JaxprEqn, inputs: list[int], outer: Source
     source = outer or _source(equation)
     name = equation.primitive.name
     inner = _compat.called(equation)
+    if inner is not None and equation.params.get("name") in MATRIX_CALLS and _of_a_library(equation, inner):
+        name, inner = equation.params["name"], None
     if inner is not None and not (name == "custom_jvp_call" and _is_function_of_one(inner)):
         return _inline(graph, inner, inputs, source if _of_a_library(equation, inner) else outer)
     if name == "scan" and equation.params["length"] <= _LONGEST_SCAN:

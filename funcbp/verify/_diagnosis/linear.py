@@ -1,12 +1,15 @@
 """Mistakes that sums, matrix products, gathers, masks and matrix functions invite, by primitive."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from .._report import Cause
+from .graph import Node
 from .mutants import Change, Context, Edge, Mutant, Pulled
 from .pullbacks import einsum_of, fit
+from .tape import Contributions, Override, Tape
 
 __all__ = ["BY_NAME"]
 
@@ -243,6 +246,49 @@ def matrices(context: Context, edge: Edge) -> Iterator[Mutant]:
         yield context.mutant(edge, cause, 3, text, lambda p, of=of: of(p.share), Cause.TRANSPOSE_FORGOTTEN)
 
 
+def systems(context: Context, edge: Edge) -> Iterator[Mutant]:
+    """An inverse or a linear system whose pullback needs the transposed matrix, taken as it is."""
+    text = "the cotangent of {it} is made with the matrix as it is; transpose it"
+    change = _solved if edge.node.name == "solve" else _at_transposed
+    shape = context.graph.shape(edge.node.inputs[0])
+    if len(shape) == 2 and shape[0] == shape[1]:
+        yield context.mutant(edge, Cause.TRANSPOSE_FORGOTTEN, 2, text, change, Cause.TRANSPOSED)
+        yield Mutant(
+            Cause.TRANSPOSE_FORGOTTEN,
+            f"the {edge.node.name} in the backward pass is made with the matrix as it is; transpose it",
+            2,
+            {edge.node.index: _all_shares(edge, change)},
+            edge.site.source,
+        )
+
+
+def _all_shares(edge: Edge, change: Change) -> Override:
+    """The same change to the shares of all operands."""
+
+    def override(tape: Tape, node: Node, cts: list[np.ndarray]) -> Contributions:
+        sent = tape.pull(node, cts)
+        moving = [k for k, v in enumerate(node.inputs) if v in tape.recorder.moving]
+        found: Contributions = []
+        for order, (position, (value, share)) in enumerate(zip(moving, sent, strict=True)):
+            changed = change(Pulled(tape, node, replace(edge, position=position, order=order), cts[0], share))
+            found.append((value, share if changed is None else changed))
+        return found
+
+    return override
+
+
+def _solved(p: Pulled) -> np.ndarray:
+    right_side = np.linalg.solve(p.operand(0), p.ct)
+    if p.edge.position == 1:
+        return right_side
+    return -np.outer(right_side, p.operand(-1)) if p.ct.ndim == 1 else -right_side @ p.operand(-1).T
+
+
+def _at_transposed(p: Pulled) -> np.ndarray:
+    turned = {p.node.inputs[0]: np.ascontiguousarray(p.operand(0).T)}
+    return p.tape.pull(p.node, [p.ct], turned)[p.edge.order][1]
+
+
 def kernels(context: Context, edge: Edge) -> Iterator[Mutant]:
     """A convolution's kernel flipped where it must not be, or not where it must."""
     spatial = edge.node.params["dimension_numbers"].rhs_spec[2:]
@@ -278,12 +324,14 @@ BY_NAME: dict[str, tuple[Callable[[Context, Edge], Iterator[Mutant]], ...]] = {
     "dot_general": (products,),
     "dynamic_slice": (steps,),
     "gather": (gathers, steps),
+    "inv": (matrices, systems),
     "reduce_max": (extremes,),
     "reduce_min": (extremes,),
     "reduce_sum": (sums,),
     "rev": (turns,),
     "select_n": (selections,),
     "slice": (steps,),
+    "solve": (matrices, systems),
     "take_step": (steps,),
     "transpose": (turns,),
     **{name: (matrices,) for name in _MATRIX_FUNCTIONS},

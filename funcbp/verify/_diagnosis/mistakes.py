@@ -11,7 +11,7 @@ import numpy as np
 from .._report import Cause
 from .graph import Graph, Node
 from .linear import BY_NAME
-from .mutants import Change, Context, Edge, Mutant, Pulled, edges
+from .mutants import Change, Context, Edge, Mutant, Pulled, dropped, edges
 from .pullbacks import fit, implicit_axes, repeated_axes
 from .sites import sites, statistics
 
@@ -53,7 +53,8 @@ def constants(context: Context) -> Iterator[Mutant]:
         text = f"the {word} over an axis is treated as a constant; add the term that goes through it"
         only = alone and not _of_exponentials(context.graph, group[0])
         causes = (Cause.STATISTICS, Cause.TERM_MISSING) if only else (Cause.TERM_MISSING, Cause.STATISTICS)
-        yield Mutant(causes[0], text, 1, overrides, source, causes[1:])
+        path = f"the term that goes through the {word} over an axis"
+        yield Mutant(causes[0], text, 1, overrides, source, causes[1:], path)
 
 
 def _matters(context: Context, node: Node) -> bool:
@@ -78,7 +79,7 @@ def scaled(context: Context, edge: Edge) -> Iterator[Mutant]:
 
 
 _SCALED: tuple[tuple[Cause, int, str, Change], ...] = (
-    (Cause.TERM_MISSING, 1, "the term that goes through {it} is missing; add it", lambda _: None),
+    (Cause.TERM_MISSING, 1, "the term that goes through {it} is missing; add it", dropped),
     (Cause.SIGN, 1, "the term that goes through {it} has the wrong sign; flip it", lambda p: -p.share),
     (
         Cause.CONSTANT_FACTOR,

@@ -11,7 +11,7 @@ from .graph import Node, Source
 from .sites import Site
 from .tape import Contributions, Override, Recorder, Tape
 
-__all__ = ["Change", "Context", "Edge", "Mutant", "Pulled", "edges"]
+__all__ = ["Change", "Context", "Edge", "Mutant", "Pulled", "dropped", "edges"]
 
 _WORDS = {
     "add": "sum",
@@ -49,6 +49,7 @@ class Mutant:
         overrides: the changed pullbacks, by node.
         source: the line that it belongs to.
         alternatives: what it may be called as well.
+        path: in words, of the path that is dropped, for a mutant that drops one; its factor may be any other.
     """
 
     cause: Cause
@@ -57,6 +58,7 @@ class Mutant:
     overrides: Mapping[int, Override]
     source: Source | None
     alternatives: tuple[Cause, ...] = ()
+    path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,10 @@ def edges(site: Site, recorder: Recorder) -> Iterator[Edge]:
         yield Edge(site, position, order)
 
 
+def dropped(_: Pulled) -> None:
+    """No share at all."""
+
+
 class Context:
     """What the mistakes look at: the recorder, names of arguments, and one run for values to guess by."""
 
@@ -131,12 +137,13 @@ class Context:
         self, edge: Edge, cause: Cause, rank: int, text: str, change: Change, *alternatives: Cause
     ) -> Mutant:
         """A mutant that changes one operand's share; `{it}` in the text is that operand."""
-        text = text.format(it=self._shown(edge))
+        shown = self._shown(edge)
         # The whole of a loop is likelier than one of its steps.
         if edge.site.which not in ("", " in every step"):
             rank, alternatives = rank + 1, (*alternatives, Cause.OFF_BY_ONE)
         overrides = {node.index: _override(edge, change) for node in edge.site.nodes}
-        return Mutant(cause, text, rank, overrides, self._source(edge), alternatives)
+        path = f"the term that goes through {shown}" if change is dropped else None
+        return Mutant(cause, text.format(it=shown), rank, overrides, self._source(edge), alternatives, path)
 
     def _source(self, edge: Edge) -> Source | None:
         """The line of a term rather than that of the sum it is in."""

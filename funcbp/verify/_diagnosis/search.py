@@ -1,5 +1,6 @@
 """Looks for the mutant that gives what the user returned, at every probe."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,11 +10,13 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._problem import Typing
+from .._report import Cause
 from .elsewhere import elsewhere, functions, in_time
 from .evidence import Evidence, Explanation, agree, outside
 from .graph import trace
 from .mistakes import mutants
 from .mutants import Context, Mutant
+from .naming import identify
 from .tape import Recorder, Tape
 
 __all__ = ["Found", "Program"]
@@ -55,7 +58,11 @@ class Program:
     def tape(self, probe: int) -> Tape | None:
         """The recorded run at a probe; None where its gradient is not the truth, as at a kink."""
         if probe not in self._tapes:
-            self._tapes[probe] = self._record(probe)
+            try:
+                self._tapes[probe] = self._record(probe)
+            except (IndexError, KeyError, NotImplementedError, TypeError, ValueError):
+                # A program that cannot be taken apart: algebra is what remains.
+                self._tapes[probe] = None
         return self._tapes[probe]
 
     def _record(self, probe: int) -> Tape | None:
@@ -111,8 +118,44 @@ class Program:
                 if explained:
                     found.append(explained)
             if any(f.leaves == frozenset(leaves) for f in found):
-                break
+                return _best_first(found)
         return _best_first(found)
+
+    def scaled(self, leaves: Sequence[int]) -> Explanation | None:
+        """A path whose term is right but for a constant factor: n/(n - 1), or any other."""
+        chosen = self.context(leaves)
+        for mutant in mutants(chosen[1]) if chosen else ():
+            if self.late:
+                return None
+            if mutant.path is None:
+                continue
+            factors = [self._path_factor(i, mutant, leaves) for i in range(len(self.evidence.compared))]
+            told = [f for f in factors if f is not None]
+            if not told or any(f != f for f in told):
+                continue
+            named = identify(self.evidence, factors, ())
+            if named is None and not np.allclose(told, told[0], rtol=1e-6):
+                continue
+            number = f"{told[0]:.9g}" if named is None else str(named)
+            line = None if mutant.source is None else str(mutant.source)
+            text = f"{mutant.path} is multiplied by {number} too much; divide by it"
+            return Explanation(Cause.CONSTANT_FACTOR, text, line, (Cause.TERM_MISSING,), told[0])
+        return None
+
+    def _path_factor(self, probe: int, mutant: Mutant, leaves: Sequence[int]) -> float | None:
+        """The factor of a path that gives what the user returned: NaN if none does, None if all do."""
+        tape = self.tape(probe)
+        if tape is None or max(mutant.overrides) >= len(tape.graph.nodes):
+            return None
+        compared = self.evidence.compared[probe]
+        lost = [-d for d in tape.changed(mutant.overrides)]
+        pairs = [(lost[k], compared.mine[k] - compared.truth[k]) for k in leaves]
+        norm = sum(float(np.vdot(path, path).real) for path, _ in pairs)
+        if not norm:
+            return None if not any(outside(compared, k).any() for k in leaves) else math.nan
+        excess = sum(float(np.vdot(path, d).real) for path, d in pairs) / norm
+        fits = all(agree(compared, k, compared.truth[k] + excess * lost[k]) for k in leaves)
+        return 1 + excess if fits and np.isfinite(excess) else math.nan
 
     def _stages(self, context: Context, furthest: int) -> Iterator[Sequence[Mutant] | Iterator[Mutant]]:
         near = sorted([*mutants(context), *functions(context), *in_time(context)], key=lambda m: m.rank)

@@ -106,7 +106,9 @@ class Tape:
         self.recorder, self.graph = recorder, recorder.graph
         self.values, self.slopes, self.maps = values, slopes, maps
         self.seeds: list[tuple[int, np.ndarray]] = [
-            (v, np.asarray(ct)) for v, ct in zip(self.graph.outputs, cotangents, strict=True)
+            (v, np.asarray(ct))
+            for v, ct in zip(self.graph.outputs, cotangents, strict=True)
+            if self.graph.inexact(v)
         ]
 
     def pull(
@@ -181,8 +183,10 @@ class Tape:
 
     def with_cotangents(self, of: Callable[[np.ndarray], np.ndarray]) -> "Tape":
         """The same run with other cotangents of the outputs."""
-        seeds = [of(ct) for _, ct in self.seeds]
-        return Tape(self.recorder, self.values, self.slopes, self.maps, seeds)
+        nothing = [np.zeros(())] * len(self.graph.outputs)
+        other = Tape(self.recorder, self.values, self.slopes, self.maps, nothing)
+        other.seeds = [(v, of(ct)) for v, ct in self.seeds]
+        return other
 
     def gradient(self) -> list[np.ndarray]:
         """The right cotangents of the leaves."""

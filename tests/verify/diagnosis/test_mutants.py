@@ -272,6 +272,30 @@ CASES: dict[str, Case] = {
         Cause.SIGN,
         None,
     ),
+    "layer norm: n - 1 for n": Case(
+        layer_norm,
+        layer_norm_bwd(lambda r, z, g, mean, ct: r * (g - mean(g) - 6 / 5 * z * mean(g * z))),
+        LN,
+        Cause.CONSTANT_FACTOR,
+        "var = jnp.mean",
+    ),
+    "inverse: transpose": Case(
+        jnp.linalg.inv,
+        lambda a, ct: (-jnp.linalg.inv(a) @ ct @ jnp.linalg.inv(a),),
+        well,
+        Cause.TRANSPOSE_FORGOTTEN,
+        None,
+    ),
+    "solve: transpose": Case(
+        jnp.linalg.solve,
+        lambda a, y, ct: (
+            -jnp.outer(jnp.linalg.solve(a, ct), jnp.linalg.solve(a, y)),
+            jnp.linalg.solve(a, ct),
+        ),
+        lambda rng: (*well(rng), rng.normal(size=3)),
+        Cause.TRANSPOSE_FORGOTTEN,
+        None,
+    ),
     "softmax: diagonal only": Case(
         softmax, softmax_bwd(lambda q, ct: q * ct), normal((3, 4)), M, "return e /"
     ),
@@ -469,3 +493,15 @@ def test_a_region_has_its_bounds():
 def test_every_wrong_leaf_has_one_diagnosis():
     found = diagnosed(mlp, lambda *a: tuple(3 * g for g in mlp_bwd(lambda p, q: 1)(*a)), MLP)
     assert sorted(leaf for d in found for leaf in d.leaves) == [0, 1, 2, 3]
+
+
+def test_a_program_that_cannot_be_taken_apart_leaves_algebra():
+    def halved(x: Any) -> Any:
+        return jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] / 2), (0, x))[1]
+
+    rule = jax.custom_vjp(halved)
+    rule.defvjp(lambda x: (halved(x), None), lambda _, ct: (ct / 8,))
+    (only,) = diagnosed(rule, lambda x, ct: (-ct / 8,), normal((4,)))
+    assert only.cause is Cause.SIGN
+    (only,) = diagnosed(rule, lambda x, ct: (jnp.cos(x) * jnp.exp(ct),), normal((4,)))
+    assert only.cause is Cause.VALUE
