@@ -5,7 +5,7 @@ Every tool runs on every case with its default settings. A bug counts as caught 
 
     python scripts/check_planted.py                         # funcbp; some minutes
     python scripts/check_planted.py --only 'softmax/*'      # one family
-    python scripts/check_planted.py --peers                 # other checkers, too (torch, autograd if installed)
+    python scripts/check_planted.py --peers                 # other checkers, too
     python scripts/check_planted.py --set path/to/cases.py  # another set: a module with CASES
 """
 
@@ -21,6 +21,7 @@ import multiprocessing
 import os
 import platform
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +54,7 @@ class Config:
         ours: run funcbp's checker.
         set: a module with CASES, by name or by path.
         jobs: processes that share the work.
+        limit: seconds that one tool may take for one case; after that it counts as having raised.
         out: the JSON; what it already has of other tools on the same set is kept.
     """
 
@@ -61,6 +63,7 @@ class Config:
     ours: bool = True
     set: str = "tests.planted"
     jobs: int = 1
+    limit: int = 900
     out: Path = RESULTS
 
 
@@ -99,43 +102,58 @@ def cases_of(name: str) -> dict[str, Any]:
     return {case.name: case for case in load(name)}
 
 
-def check(case: Any) -> Outcome:
-    """The verdict of the check that fits the kind of the case."""
+def check(case: Any) -> tuple[str, float, str, list[str], list[str]]:
+    """Verdict, seconds, report, causes and places of the check that fits the kind of the case."""
     import funcbp
 
+    checker: Callable[..., Any] = getattr(funcbp, f"check_{case.kind}")
     start = time.perf_counter()
-    try:
-        checker: Callable[..., Any] = getattr(funcbp, f"check_{case.kind}")
-        report = checker(case.mine, of=case.of, args=case.args(), **case.options)
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        return Outcome(OURS, case.name, "error", time.perf_counter() - start, message=text)
+    report = checker(case.mine, of=case.of, args=case.args(), **case.options)
     seconds = time.perf_counter() - start
     causes = [getattr(finding.cause, "name", str(finding.cause)) for finding in report.findings]
     places = [str(finding.where) for finding in report.findings]
-    return Outcome(OURS, case.name, report.verdict, seconds, causes, places, str(report))
+    return report.verdict, seconds, str(report), causes, places
 
 
-def run_one(set_name: str, tool: str, name: str) -> Outcome:
+class TooLate(BaseException):
+    """No Exception, so that no tool takes it for an error of the user's function."""
+
+
+def too_late(*_: Any) -> None:
+    raise TooLate
+
+
+def run_one(set_name: str, limit: int, tool: str, name: str) -> Outcome:
     """In whichever process: one tool on one case."""
     case = cases_of(set_name)[name]
-    if tool == OURS:
-        return check(case)
-    import planted_peers
+    causes: list[str] = []
+    places: list[str] = []
+    start = time.perf_counter()
+    signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(limit)
+    try:
+        if tool == OURS:
+            verdict, seconds, message, causes, places = check(case)
+        else:
+            import planted_peers
 
-    verdict, seconds, message = planted_peers.judge(tool, case)
-    return Outcome(tool, name, verdict, seconds, message=message)
+            verdict, seconds, message = planted_peers.judge(tool, case)
+    except (Exception, TooLate) as error:
+        verdict, seconds, message = "error", time.perf_counter() - start, f"{type(error).__name__}: {error}"
+    finally:
+        signal.alarm(0)
+    return Outcome(tool, name, verdict, seconds, causes, places, message)
 
 
 def outcomes(config: Config, work: list[tuple[str, str]]) -> Iterator[Outcome]:
     """All of `work`, in this process or in several."""
     if config.jobs == 1:
-        yield from (run_one(config.set, tool, name) for tool, name in work)
+        yield from (run_one(config.set, config.limit, tool, name) for tool, name in work)
         return
     # JAX is multithreaded, so its processes cannot be forked.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(config.jobs, mp_context=context) as pool:
-        running = [pool.submit(run_one, config.set, tool, name) for tool, name in work]
+        running = [pool.submit(run_one, config.set, config.limit, tool, name) for tool, name in work]
         yield from (done.result() for done in concurrent.futures.as_completed(running))
 
 
@@ -289,7 +307,7 @@ def main(config: Config) -> None:
         tools += planted_peers.available(console)
     # In mixed order, an interrupted run still says something about every family.
     mixed = random.Random(0).sample(names, len(names))
-    work = [(tool, name) for tool in tools for name in mixed]
+    work = [(tool, name) for name in mixed for tool in tools]
     done = {(r.tool, r.case): r for r in kept(config) if (r.tool, r.case) not in set(work)}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

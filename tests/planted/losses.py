@@ -102,7 +102,7 @@ def hinge(w, x, y):
 
 def hinge_args():
     labels = np.where(np.random.default_rng(0).random(8) < 0.5, -1.0, 1.0)
-    return array((3,)), 2 * array((8, 3), 1), jnp.asarray(labels, jnp.float32)
+    return array((3,)), 5 * array((8, 3), 1), jnp.asarray(labels, jnp.float32)
 
 
 @family.gradient(hinge, hinge_args)
