@@ -4,22 +4,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from ._bounds import eps_of, ulp
 from ._coverage import coverage
-from ._diagnosis import Diagnosis, diagnose
-from ._linearity import nonlinear
-from ._problem import Compared, Probe
+from ._diagnosis import Diagnosis
+from ._problem import Probe
+from ._reasons import reasons
 from ._report import Cause, Checked, Finding, Report, plural
 from ._search import WIDE, Search
 from ._shrink import shrink
 from ._suspects import Look, coarsest, explain
 
 __all__ = ["conclude"]
-
-_WRONG, _RIGHT = 8, 6  # comparisons that a diagnosis is given
-_LONGEST = 12.0  # seconds for the diagnosis
 
 
 def conclude(search: Search) -> Report:
@@ -40,66 +38,37 @@ def conclude(search: Search) -> Report:
 
 
 def _findings(search: Search) -> list[Finding]:
-    look, cause, how = search.seen.mistakes[0]
-    if cause is None:
-        cause = _evident(search, look)
-    if cause is None:
-        diagnoses = _diagnoses(search, look)
-    else:
-        leaves = tuple(i for i, wrong in enumerate(look.wrong) if wrong.any())
-        diagnoses = (Diagnosis(leaves, cause, cause.advice),)
-    findings = []
-    for diagnosis in diagnoses:
-        shown = _shown(search, look, diagnosis)
-        findings.append(_finding(search, shown, diagnosis, how))
-    return findings
+    look, known, how = search.seen.mistakes[0]
+    found = []
+    for diagnosis in reasons(search, look, known):
+        if diagnosis.leaves:
+            found.append(_finding(search, _shown(search, look, diagnosis), diagnosis, how))
+        else:
+            found.append(_of_value(search, look, diagnosis))
+    return found
 
 
-def _diagnoses(search: Search, look: Look) -> tuple[Diagnosis, ...]:
-    bent = nonlinear(search.evaluator, look.probe, look.typing, search.options.seed)
-    diagnoses = (Diagnosis(bent, Cause.NOT_LINEAR, Cause.NOT_LINEAR.advice),) if bent else ()
-    rest = [_without(compared, bent) for compared in _evidence(search, look)]
-    return diagnoses + diagnose(search.problem, rest, seconds=_LONGEST)
-
-
-def _without(compared: Compared, leaves: tuple[int, ...]) -> Compared:
-    """The same with some leaves taken as right: they have their diagnosis."""
-    mine = tuple(
-        t if k in leaves else m for k, (m, t) in enumerate(zip(compared.mine, compared.truth, strict=True))
+def _of_value(search: Search, look: Look, diagnosis: Diagnosis) -> Finding:
+    """The finding that the function itself is another one."""
+    truth, mine = (
+        np.concatenate([np.ravel(x) for x in jax.tree.leaves(v)]) for v in (look.truth.value, look.mine.value)
     )
-    return replace(compared, mine=mine)
+    worst = int(np.argmax(np.abs(mine - truth)))
+    return Finding(
+        "value",
+        diagnosis.cause,
+        diagnosis.message,
+        _plain(truth[worst]),
+        _plain(mine[worst]),
+        None,
+        _inputs(search, look),
+        search.options.seed,
+        f"{look.typing}, {look.probe.label}",
+    )
 
 
-def _evident(search: Search, look: Look) -> Cause | None:
-    """A cause that shows without looking for it."""
-    infinite = total = 0
-    for mine, wrong in zip(look.mine.cotangents, look.wrong, strict=True):
-        infinite += int((wrong & ~np.isfinite(mine)).sum())
-        total += int(wrong.sum())
-    if 2 * infinite > total:
-        return Cause.NONFINITE
-    if look.typing != WIDE and not any(
-        other.suspicious for other in search.seen.looks if other.typing == WIDE and other.probe is look.probe
-    ):
-        return Cause.PRECISION
-    return None
-
-
-def _evidence(search: Search, look: Look) -> list[Compared]:
-    """The comparison that shows the mistake, and others: wrong and right ones, in float64 where possible."""
-    typing = WIDE if any(other.typing == WIDE for other in search.seen.looks) else look.typing
-    others = [x for x in search.seen.looks if x.typing == typing and x.probe.inside and _same(x, look)]
-    others.sort(key=lambda x: not x.probe.ordinary)
-    wrong = [x for x in others if x.suspicious and x.probe is not look.probe][: _WRONG - 1]
-    right = [x for x in others if not x.suspicious][:_RIGHT]
-    own = [x for x in others if x.probe is look.probe][:1] or [look]
-    return [Compared(x.probe, x.truth.cotangents, x.bound, x.mine.cotangents) for x in own + wrong + right]
-
-
-def _same(x: Look, y: Look) -> bool:
-    """Whether two comparisons are of the same shapes."""
-    pairs = zip(x.truth.cotangents, y.truth.cotangents, strict=False)
-    return len(x.wrong) == len(y.wrong) and all(a.shape == b.shape for a, b in pairs)
+def _inputs(search: Search, look: Look) -> dict[str, Any]:
+    return {leaf.name: x for leaf, x in zip(search.problem.leaves, look.probe.values, strict=False)}
 
 
 def _shown(search: Search, look: Look, diagnosis: Diagnosis) -> Look:
@@ -108,7 +77,9 @@ def _shown(search: Search, look: Look, diagnosis: Diagnosis) -> Look:
     candidates += [
         x
         for x in search.seen.looks
-        if x.suspicious and _same(x, look) and any(x.wrong[i].any() for i in diagnosis.leaves)
+        if x.suspicious
+        and len(x.wrong) == len(look.wrong)
+        and any(x.wrong[i].any() for i in diagnosis.leaves)
     ]
     first = candidates[0]
     if first.probe.label.startswith("second order") or diagnosis.cause in (Cause.VMAP, Cause.JIT_DIFFERS):
@@ -184,7 +155,7 @@ def _finding(search: Search, look: Look, diagnosis: Diagnosis, how: str) -> Find
         _plain(truth[at]),
         _plain(mine[at]),
         float(bound[at]),
-        {leaf.name: value for leaf, value in zip(problem.leaves, look.probe.values, strict=False)},
+        _inputs(search, look),
         search.options.seed,
         f"{look.typing}, {look.probe.label}",
         diagnosis.line,

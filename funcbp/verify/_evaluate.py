@@ -9,6 +9,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._compat import enable_x64, quick_jit
+from ._lift import lifted
 from ._montecarlo import SAMPLES, monte_carlo
 from ._problem import Probe, Problem, Typing, like_output
 
@@ -65,8 +66,8 @@ class Evaluator:
         typing = Typing("float64", True)
 
         def one(values: tuple[Any, ...], cotangent: Any) -> Any:
-            exact, spread = monte_carlo(self.problem.pull, samples=SAMPLES)(self.seed, values, cotangent)
-            return exact, spread
+            noisy = monte_carlo(self.problem.pull, samples=SAMPLES, lift=True)
+            return noisy(self.seed, values, cotangent)
 
         run = self._batched("truth", one)
         return [Truth(_outcome(exact), _outcome(spread)) for exact, spread in self._run(run, probes, typing)]
@@ -96,6 +97,17 @@ class Evaluator:
                     raise
                 self.untraceable[typing] = error
         return [self.eager(probe, typing) for probe in probes[:_EAGER]]
+
+    def without_casts(self, probes: Sequence[Probe]) -> list[Outcome]:
+        """The candidate in float64 throughout, whatever it casts to inside."""
+        typing = Typing("float64", True)
+        out = self._out(typing)
+
+        def one(values: tuple[Any, ...], cotangent: Any) -> Any:
+            return self.problem.candidate(values, like_output(cotangent, out))
+
+        run = self._batched("lifted", lifted(one))
+        return [_outcome(found) for found in self._run(run, probes, typing)]
 
     def own_spread(self) -> Callable[..., Any]:
         """`(values, cotangent) -> (outcome, spread)` of the candidate in float64: its own rounding error."""

@@ -47,10 +47,14 @@ def guess(seen: Seen) -> Guess | None:
     return next(filter(None, (detect(seen) for detect in _DETECTORS)), None)
 
 
-def guess_integers(value: np.ndarray) -> Guess:
-    """What an array of whole numbers is: there is always something to keep."""
+def guess_integers(value: np.ndarray, lengths: frozenset[int]) -> Guess:
+    """What an array of whole numbers is: there is always something to keep.
+
+    Each of 0 .. n-1 once is a permutation only of an axis that another argument has (`lengths`); else it
+    picks a few entries of a longer one.
+    """
     n = value.shape[-1] if value.ndim else 0
-    if n > 2 and (np.sort(value, -1) == np.arange(n)).all():
+    if n > 2 and n in lengths and (np.sort(value, -1) == np.arange(n)).all():
         rows = value.size // n
         each = math.exp(math.lgamma(n + 1) - n * math.log(n))
         return Permutations(), "each of 0 .. n-1 once", each**rows

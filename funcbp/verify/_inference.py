@@ -54,6 +54,7 @@ def infer(
     """
     given = _positions(problem, domain or {})
     arrays = sum(leaf.differentiable and leaf.value.ndim > 0 for leaf in problem.leaves)
+    lengths = frozenset(n for leaf in problem.leaves if leaf.differentiable for n in leaf.value.shape)
     found = []
     for leaf in problem.leaves:
         chosen = given.get(leaf.argument)
@@ -61,7 +62,7 @@ def infer(
             phrase = f"{leaf.name}: {chosen}, as given by domain"
             found.append(Assumption(_Given(chosen), phrase, narrow=False))
         else:
-            found.append(_assume(leaf, accompanied=arrays > 0))
+            found.append(_assume(leaf, arrays > 0, lengths))
     return tuple(found)
 
 
@@ -125,7 +126,7 @@ class _Given(Structure):
                 return self.draw(np.random.default_rng(0), x.shape).astype(x.dtype)
 
 
-def _assume(leaf: Leaf, accompanied: bool) -> Assumption:
+def _assume(leaf: Leaf, accompanied: bool, lengths: frozenset[int]) -> Assumption:
     value = leaf.value
     if leaf.kind == "key":
         return Assumption(Keys(value), f"{leaf.name}: random keys", narrow=False)
@@ -135,7 +136,7 @@ def _assume(leaf: Leaf, accompanied: bool) -> Assumption:
         return Assumption(Coins(kept), f"{leaf.name}: {what}", narrow=kept)
     found: Guess | None = None
     if leaf.kind == "integer":
-        found = guess_integers(value)
+        found = guess_integers(value, lengths)
     elif value.size:
         eps = float(jnp.finfo(value.dtype).eps)
         value = value.astype(complex if leaf.kind == "complex" else float)

@@ -42,8 +42,6 @@ def from_layout(layout: Layout, jacobian: Any, out: Any, x: Any, cotangent: Any)
     Raises:
         LayoutError: if an array does not have the shape that the layout gives it.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}.")
     outs, tree = jax.tree.flatten(out)
     inputs, of_input = jax.tree.flatten(x)
     if layout != "jax" and (len(outs) != 1 or len(inputs) != 1):

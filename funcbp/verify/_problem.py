@@ -6,7 +6,7 @@ that gives cotangents, both as functions of the flat list of array leaves of the
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -148,6 +148,8 @@ class Problem:
         argnums: positions of the arguments whose cotangents are looked at.
         interleaved: `(arguments, others, cotangent)`: as `backward`, but with a forward pass of other
             arguments between the two passes; None unless they are separate functions.
+        layout: in which a Jacobian is written.
+        others: the candidate, if it were written in another one, by layout.
     """
 
     kind: Kind
@@ -157,6 +159,10 @@ class Problem:
     args: tuple[Any, ...]
     argnums: tuple[int, ...]
     interleaved: Callable[[tuple[Any, ...], tuple[Any, ...], Any], tuple[Any, tuple[Any, ...]]] | None = None
+    layout: str = ""
+    others: Mapping[str, Callable[[tuple[Any, ...], Any], tuple[Any, tuple[Any, ...]]]] = field(
+        default_factory=dict
+    )
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from ._suspects import Explained, Look, explain, look
 __all__ = ["WIDE", "Search", "Seen"]
 
 WIDE = Typing("float64", True)
+EXAMPLE = "the example"
 
 _EXPLAINED = 24  # suspects of which the reason is sought, before the rest is left undecided
 _SECOND_ORDER = 3  # probes
@@ -132,7 +133,7 @@ class Search:
         self.seen.findings += _conduct.first_call(self.problem, self.given)
 
     def _purity(self) -> None:
-        others = [look.probe for look in self._right()[:2]]
+        others = [look.probe for look in self._right() if look.probe.label != EXAMPLE][:2]
         self.seen.findings += _conduct.purity(self.evaluator, self.given, others)
         if self.given in self.evaluator.untraceable or self.seen.over:
             return

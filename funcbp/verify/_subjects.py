@@ -9,7 +9,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._rule import Rule
-from ._layouts import Layout, from_layout
+from ._layouts import LAYOUTS, Layout, from_layout
 from ._problem import Problem, StructureError, leaf_kind, like_output
 
 __all__ = ["Pair", "gradient_problem", "jacobian_problem", "pair_of", "vjp_problem"]
@@ -101,11 +101,13 @@ def jacobian_problem(
     static: Mapping[str, Any] | None = None,
 ) -> Problem:
     """The question whether `my_jac(*args)`, written in a layout, is the Jacobian of `of`."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}.")
     static = dict(static or {})
     positions = _positions(argnums, args)
     function = _without_aux(of, has_aux, static)
 
-    def backward(given: tuple[Any, ...], cotangent: Any) -> tuple[Any, tuple[Any, ...]]:
+    def backward(layout: Layout, given: tuple[Any, ...], cotangent: Any) -> tuple[Any, tuple[Any, ...]]:
         jacobian = my_jac(*given, **static)
         out = jax.eval_shape(function, *given)
         wanted = [given[i] for i in positions]
@@ -114,7 +116,11 @@ def jacobian_problem(
             from_layout(layout, j, out, x, cotangent) for j, x in zip(by_argument, wanted, strict=True)
         )
 
-    problem = Problem("jacobian", _name(my_jac), function, backward, args, positions)
+    read = {name: functools.partial(backward, name) for name in LAYOUTS}
+    others = {name: other for name, other in read.items() if name != layout}
+    problem = Problem(
+        "jacobian", _name(my_jac), function, read[layout], args, positions, layout=layout, others=others
+    )
     _require_differentiable(problem)
     _out_spec(problem, of)
     return problem

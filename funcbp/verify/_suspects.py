@@ -30,6 +30,7 @@ _KINKS: Mapping[str, Kind] = {
     "undefined": "undefined",
     "undecided": "undecided",
 }
+_SAME_VALUE = 1e-5  # relative: a primal that is not the reference is off by more
 _NO_WORSE = 8.0  # times autodiff's error in the same dtype, at its worst element: then it is rounding
 
 
@@ -45,6 +46,7 @@ class Look:
         auto: autodiff's outcome in the same dtypes.
         mine: the candidate's.
         wrong: which elements are further off.
+        value_wrong: whether the value that the candidate gives is not the reference's.
         decided: how many elements of each leaf could be judged.
         worst: largest error of the right ones, as a fraction of its bound.
     """
@@ -58,11 +60,12 @@ class Look:
     wrong: tuple[np.ndarray, ...]
     decided: tuple[int, ...]
     worst: float
+    value_wrong: bool = False
 
     @property
     def suspicious(self) -> bool:
-        """Whether any element is further off than allowed."""
-        return any(w.any() for w in self.wrong)
+        """Whether any element is further off than allowed, or the value is."""
+        return self.value_wrong or any(w.any() for w in self.wrong)
 
 
 class Explained(NamedTuple):
@@ -99,11 +102,37 @@ def look(
         bounds.append(bound)
         wrongs.append(wrong)
         decided.append(int((decidable | same_infinity).sum()))
-    return Look(probe, typing, truth.exact, tuple(bounds), auto, mine, tuple(wrongs), tuple(decided), worst)
+    return Look(
+        probe,
+        typing,
+        truth.exact,
+        tuple(bounds),
+        auto,
+        mine,
+        tuple(wrongs),
+        tuple(decided),
+        worst,
+        _value_differs(mine.value, truth, dtype),
+    )
+
+
+def _value_differs(mine: Any, truth: Truth, dtype: str) -> bool:
+    """Whether a value is not the reference's, by much more than rounding."""
+    if mine is None:
+        return False
+    relative = max(_SAME_VALUE, 64 * eps_of(dtype))
+    leaves = (jax.tree.leaves(x) for x in (mine, truth.exact.value, truth.spread.value))
+    for m, t, s in zip(*leaves, strict=True):
+        allowed = allowance(t, s, dtype) + relative * np.abs(t).max(initial=0.0)
+        if not (np.abs(m - t) <= allowed).all():
+            return True
+    return False
 
 
 def explain(evaluator: Evaluator, suspect: Look, seed: int = 0) -> Explained:
     """Whether a suspect is a mistake."""
+    if suspect.value_wrong:
+        return Explained("mistake")
     if suspect.typing.dtype != "float64" and _no_worse_than_autodiff(suspect):
         return Explained("rounding", "no further off than autodiff in the same dtype")
     if _own_rounding(evaluator, suspect):
