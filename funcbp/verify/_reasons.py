@@ -25,7 +25,8 @@ _NARROW = re.compile(r"(?:new_dtype|preferred_element_type)=(bfloat16|float16|fl
 
 
 def reasons(search: Search, look: Look, known: Cause | None) -> tuple[Diagnosis, ...]:
-    """What is wrong at a comparison, every wrong leaf in one diagnosis; leaves are none for the value itself."""
+    """What is wrong at a comparison, every wrong leaf in one diagnosis; one without leaves is about the
+    value itself."""
     leaves = tuple(i for i, wrong in enumerate(look.wrong) if wrong.any())
     if known is not None:
         return (Diagnosis(leaves, known, known.advice),)
@@ -83,9 +84,7 @@ def _casts(search: Search, look: Look, leaves: tuple[int, ...]) -> Diagnosis | N
     parts = zip(outcome.cotangents, look.truth.cotangents, look.bound, strict=True)
     if any(judge(m, t, bound)[0].any() for m, t, bound in parts):
         return None
-    message = (
-        f"It is right without its casts to {' and '.join(narrow)}: compute in the dtype of the arguments."
-    )
+    message = f"It is right without its casts to {' and '.join(narrow)}: keep the dtype of the arguments."
     return Diagnosis(leaves, Cause.PRECISION, message)
 
 

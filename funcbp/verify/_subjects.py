@@ -116,10 +116,10 @@ def jacobian_problem(
             from_layout(layout, j, out, x, cotangent) for j, x in zip(by_argument, wanted, strict=True)
         )
 
-    read = {name: functools.partial(backward, name) for name in LAYOUTS}
-    others = {name: other for name, other in read.items() if name != layout}
+    others = {str(name): functools.partial(backward, name) for name in LAYOUTS if name != layout}
+    mine = functools.partial(backward, layout)
     problem = Problem(
-        "jacobian", _name(my_jac), function, read[layout], args, positions, layout=layout, others=others
+        "jacobian", _name(my_jac), function, mine, args, positions, layout=layout, others=others
     )
     _require_differentiable(problem)
     _out_spec(problem, of)
