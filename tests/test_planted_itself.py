@@ -29,8 +29,8 @@ def named(*causes: str) -> Any:
 
 
 def thinned(cases: list[Case]) -> Any:
-    """Over a third of the cases: each is compiled, which takes minutes for all of them (`--long`)."""
-    marks = [() if i % 3 == 0 else pytest.mark.long for i in range(len(cases))]
+    """Over a quarter of the cases: each is compiled, which takes minutes for all of them (`--long`)."""
+    marks = [() if i % 4 == 0 else pytest.mark.long for i in range(len(cases))]
     params = [pytest.param(c, marks=mark, id=c.name) for c, mark in zip(cases, marks, strict=True)]
     return pytest.mark.parametrize("case", params)
 
