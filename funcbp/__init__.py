@@ -23,6 +23,7 @@ from .verify import check_chain as check_chain
 from .verify import check_gradient as check_gradient
 from .verify import check_jacobian as check_jacobian
 from .verify import check_vjp as check_vjp
+from .verify import sensitivity as sensitivity
 
 __all__ = [
     "Derivation",
@@ -45,6 +46,7 @@ __all__ = [
     "layers",
     "predict",
     "rules",
+    "sensitivity",
     "training",
     "value_and_grad",
     "verify",

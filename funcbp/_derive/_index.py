@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from ._algebra import IDENTITY, POWER, factors_of, power
+from ._matrix import NoMatrixFormError
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node
 from ._notation import ATOM, FROBENIUS, HADAMARD, POST, PRODUCT, SUM, Writer, name_of
 from ._scalars import ONE
@@ -125,7 +126,7 @@ class IndexWriter(Writer):
         """A function of elements; of whole arrays their matrix form and indices."""
         if all(a.rank == len(self.indices) for a in args):
             return self.call(name, ", ".join(self._function_argument(a) for a in args))
-        inside = ", ".join(Writer(self.mode).write(a) for a in args)
+        inside = ", ".join(self._whole(a) for a in args)
         return self.subscripted(self.call(name, inside)[0], self.indices), ATOM
 
     def rowwise(self, name: str, node: Node, axes: tuple[int, ...]) -> tuple[str, int]:
@@ -140,8 +141,18 @@ class IndexWriter(Writer):
 
     def superscript(self, node: Node, what: str) -> tuple[str, int]:
         """An element of an inverse."""
-        text = self.parenthesized(Writer(self.mode).superscript(node, what)[0])
-        return self.subscripted(text, self.indices), ATOM
+        base = self._whole(node)
+        base = base if base.isalnum() or self.mode == "latex" else f"({base})"
+        raised = self.pick(f"({base}{what})", rf"\left({base}^{{{what}}}\right)")
+        return self.subscripted(raised, self.indices), ATOM
+
+    def _whole(self, node: Node) -> str:
+        """A whole array: in matrix notation, or as [element]_ij."""
+        try:
+            return Writer(self.mode).write(node)
+        except NoMatrixFormError:
+            letters = self.letters(node.rank)
+            return self.subscripted(f"[{self.element(node, letters)}]", letters)
 
     def counting(self) -> tuple[str, int]:
         """The index itself."""

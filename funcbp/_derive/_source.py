@@ -8,7 +8,7 @@ from ._differentiate import expand
 from ._emit import Emitter, shape_text
 from ._functions import Function
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node, topological, variable
-from ._predicates import is_product, is_view
+from ._predicates import constant_value, is_product, is_view
 from ._program import Program, fresh
 from ._scalars import Dimension
 
@@ -79,13 +79,23 @@ class _Writer:
         out = []
         for name, value in self.statements:
             out += self._shared(value)
-            text = self.emitter.full(value)
+            text = self._constant(name, value) or self.emitter.full(value)
             if text != name:
                 out.append(f"{name} = {text}")
             if value.op is not VARIABLE and value not in self.emitter.names:
                 self.emitter.names[value] = name
             self.emitter.names[variable(name, value.shape)] = name
         return out
+
+    def _constant(self, name: str, value: Node) -> str:
+        """A gradient that is the same number everywhere."""
+        number = constant_value(value)
+        if number is None or not name.startswith("grad_"):
+            return ""
+        argument = name.removeprefix("grad_")
+        if not number.number:
+            return f"jnp.zeros_like({argument})"
+        return f"jnp.full_like({argument}, {number.spelled()})"
 
     def _shared(self, value: Node) -> list[str]:
         out = []

@@ -76,7 +76,8 @@ class Equation:
 
     def refuse(self, why: str = "") -> UnsupportedError:
         """The error that names the primitive and the line of code."""
-        where = next((f"{file}:{line}" for file, line, _ in _compat.frames(self.jax) if _is_users(file)), "")
+        frames = [f for e in (self.jax, *reversed(self.trace.callers)) for f in _compat.frames(e)]
+        where = next((f"{file}:{line}" for file, line, _ in frames if _is_users(file)), "")
         reason = f": {why}" if why else " is not supported"
         return UnsupportedError(
             f"derive: the operation `{self.name}`{f' at {where}' if where else ''}{reason}"
@@ -89,11 +90,18 @@ def _is_users(file: str) -> bool:
 
 
 class Trace:
-    """Interprets a jaxpr by the rules of its primitives."""
+    """Interprets a jaxpr by the rules of its primitives.
+
+    Attributes:
+        rules: by name of primitive.
+        notes: conditions that were met on the way.
+        callers: the calls inside of which it is.
+    """
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         self.rules = rules
         self.notes: list[str] = []
+        self.callers: list[_compat.JaxprEqn] = []
 
     def run(self, closed: _compat.ClosedJaxpr, args: Sequence[Node]) -> list[Node]:
         """The nodes of the results of a closed jaxpr."""

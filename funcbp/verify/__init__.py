@@ -18,6 +18,10 @@ from ._oracles import Oracle as Oracle
 from ._oracles import finite_differences as finite_differences
 from ._oracles import oracle as oracle
 from ._oracles import vjp_oracle as vjp_oracle
+from ._planting import Mistake as Mistake
+from ._planting import Sensitivity as Sensitivity
+from ._planting import plant as plant
+from ._planting import sensitivity as sensitivity
 from ._report import Cause as Cause
 from ._report import Checked as Checked
 from ._report import Finding as Finding
@@ -35,8 +39,10 @@ __all__ = [
     "Checked",
     "Comparison",
     "Finding",
+    "Mistake",
     "Oracle",
     "Report",
+    "Sensitivity",
     "accuracy",
     "allowance",
     "assert_chain",
@@ -53,5 +59,7 @@ __all__ = [
     "finite_differences",
     "monte_carlo",
     "oracle",
+    "plant",
+    "sensitivity",
     "vjp_oracle",
 ]

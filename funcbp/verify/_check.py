@@ -1,6 +1,7 @@
 """Is my gradient right, where is it wrong, and why: the questions that a user asks."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Unpack
 
 from .._rule import Rule
@@ -8,6 +9,7 @@ from ._conclude import conclude
 from ._layouts import Layout
 from ._options import CheckOptions, options_of
 from ._problem import Problem
+from ._progress import line
 from ._report import OnUndecidable, Report
 from ._search import Search
 from ._subjects import Argnums, Pair, gradient_problem, jacobian_problem, vjp_problem
@@ -57,7 +59,8 @@ def check_gradient(
             (`funcbp.domains`); `points`: further args to look at, by label; `dtypes`: to compute in, instead
             of the example's and float64; `order=2`: also the derivative of the gradient; `samples`: random
             inputs; `seed`; `rtol`: a relative error that is fine in any case; `budget`: seconds after which
-            nothing new is begun; `progress`: called with the name of each stage.
+            nothing new is begun; `progress`: called with the name of each stage, instead of a line on a
+            terminal.
 
     Returns:
         A Report. Mistakes in `my_grad` are findings in it, not exceptions.
@@ -188,6 +191,14 @@ def assert_jacobian(
 
 
 def _checked(problem: Problem, **options: Unpack[CheckOptions]) -> Report:
-    search = Search(problem, options_of(**options))
-    search.run()
-    return conclude(search)
+    settings = options_of(**options)
+    tell, end = line(problem.subject)
+    if settings.progress is None:
+        settings = replace(settings, progress=tell)
+    try:
+        search = Search(problem, settings)
+        search.run()
+        settings.tell("conclusions")
+        return conclude(search)
+    finally:
+        end()

@@ -7,15 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._bounds import eps_of, ulp
+from .._compat import enable_x64
+from ._accuracy import ulps
 from ._coverage import coverage
 from ._diagnosis import Diagnosis
+from ._precise import NotPrecise
 from ._problem import Probe
 from ._reasons import reasons
 from ._report import Cause, Checked, Finding, Report, plural
-from ._search import WIDE, Search
+from ._search import EXAMPLE, WIDE, Search
 from ._shrink import shrink
-from ._suspects import Look, coarsest, explain
+from ._suspects import Look, explain
 
 __all__ = ["conclude"]
 
@@ -202,22 +204,24 @@ def _of_this_size(search: Search) -> list[Probe]:
 
 
 def _accuracy(search: Search) -> list[str]:
-    """How accurate the candidate and autodiff are in the example's dtypes, in ulps of each element."""
-    if search.given == WIDE or search.seen.over:
+    """How accurate the candidate and autodiff are in the example's dtypes, in ulps."""
+    right = [x for x in search.right(ordinary=True) if x.probe.label != EXAMPLE]
+    if search.seen.over or not right:
         return []
-    dtype = coarsest(search.problem, search.given)
-    mine, auto = [], []
-    for x in search._right(ordinary=True):
-        for m, a, t in zip(x.mine.cotangents, x.auto.cotangents, x.truth.cotangents, strict=True):
-            judged = np.isfinite(t) & (np.abs(t) > eps_of(dtype) * np.abs(t).max(initial=0.0))
-            unit = ulp(np.abs(t[judged]), dtype)
-            mine.append(np.abs(m - t)[judged] / unit)
-            auto.append(np.abs(a - t)[judged] / unit)
-    joined = [np.concatenate([y.ravel() for y in x]) if x else np.zeros(0) for x in (mine, auto)]
-    if not joined[0].size:
+    shown = right[0]
+    problem, typing = search.problem, shown.typing
+    with enable_x64(typing.x64):
+        values = problem.typed(shown.probe.values, typing)
+        dtypes = [values[i].dtype for i in problem.wrt]
+    mine, auto = (
+        [x.astype(dtype) for x, dtype in zip(y.cotangents, dtypes, strict=True)]
+        for y in (shown.mine, shown.auto)
+    )
+    truth = None if typing == WIDE else shown.truth.cotangents
+    try:
+        found = ulps(
+            mine, search.evaluator.cotangents, values, shown.probe.cotangent, autodiff=auto, truth=truth
+        )
+    except NotPrecise:
         return []
-    (m50, m99), (a50, a99) = (np.percentile(x, [50, 99]) for x in joined)
-    return [
-        f"accuracy in {dtype}, median and 99th percentile: yours {m50:.2g} and {m99:.2g} ulp, "
-        f"autodiff {a50:.2g} and {a99:.2g} ulp"
-    ]
+    return [f"accuracy at fresh values, 99th percentile against {found.truth}: {found}"]

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import jax
 import numpy as np
+from jax import numpy as jnp
 
 __all__ = ["Cause", "Checked", "Finding", "OnUndecidable", "Report", "plural"]
 
@@ -281,7 +283,7 @@ def _number(x: Any) -> str:
 
 
 def _short(x: Any) -> str:
-    if x is None:
-        return "None"
+    if x is None or (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)):
+        return str(x)
     with np.printoptions(threshold=24, precision=9, linewidth=100):
         return " ".join(np.array2string(np.asarray(x), separator=", ").split())

@@ -133,7 +133,7 @@ class Search:
         self.seen.findings += _conduct.first_call(self.problem, self.given)
 
     def _purity(self) -> None:
-        others = [look.probe for look in self._right() if look.probe.label != EXAMPLE][:2]
+        others = [look.probe for look in self.right() if look.probe.label != EXAMPLE][:2]
         self.seen.findings += _conduct.purity(self.evaluator, self.given, others)
         if self.given in self.evaluator.untraceable or self.seen.over:
             return
@@ -165,7 +165,7 @@ class Search:
         return made
 
     def _between(self) -> None:
-        base = [look.probe for look in self._right(ordinary=True)]
+        base = [look.probe for look in self.right(ordinary=True)]
         if len(base) < 2:
             return
         found = between(self.problem, base, self.options.seed, assumptions=self.assumptions)
@@ -203,7 +203,7 @@ class Search:
             self.problem, self.evaluator = inner.problem, inner.evaluator
 
     def _vmap(self) -> None:
-        base = [look.probe for look in self._right(ordinary=True)][:3]
+        base = [look.probe for look in self.right(ordinary=True)][:3]
         if len(base) < 2 or self.given in self.evaluator.untraceable:
             return
         wrt = set(self.problem.wrt)
@@ -240,7 +240,7 @@ class Search:
             self.seen.mistakes.append((seen, cause, how))
 
     def _second_order(self) -> None:
-        base = [look.probe for look in self._right(ordinary=True)][:_SECOND_ORDER]
+        base = [look.probe for look in self.right(ordinary=True)][:_SECOND_ORDER]
         if not base or self.given in self.evaluator.untraceable:
             self.seen.undecided.append("second order: there is no smooth input to look at")
             return
@@ -277,7 +277,7 @@ class Search:
             self.problem, self.evaluator = inner.problem, inner.evaluator
         self.seen.mistakes += [(seen, Cause.SECOND_ORDER, how) for seen, _, how in inner.seen.mistakes]
 
-    def _right(self, ordinary: bool = False) -> list[Look]:
+    def right(self, ordinary: bool = False) -> list[Look]:
         """Comparisons inside of what is assumed, in the example's dtypes, that showed nothing."""
         return [
             look

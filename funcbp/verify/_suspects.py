@@ -18,6 +18,7 @@ from ._compare import judge
 from ._evaluate import Evaluator, Outcome, Truth
 from ._kinks import examine
 from ._oracles import magnitude
+from ._precise import NotPrecise, precisely
 from ._problem import Probe, Problem, Typing
 
 __all__ = ["Explained", "Look", "coarsest", "explain", "look"]
@@ -30,6 +31,8 @@ _KINKS: Mapping[str, Kind] = {
     "undefined": "undefined",
     "undecided": "undecided",
 }
+_LITTLE = 1e-4  # relative to the leaf: more is no rounding in float64
+_WORK = 300_000  # operations in high precision: a second
 _SAME_VALUE = 1e-5  # relative: a primal that is not the reference is off by more
 _NO_WORSE = 8.0  # times autodiff's error in the same dtype, at its worst element: then it is rounding
 
@@ -137,6 +140,8 @@ def explain(evaluator: Evaluator, suspect: Look, seed: int = 0) -> Explained:
         return Explained("rounding", "no further off than autodiff in the same dtype")
     if _own_rounding(evaluator, suspect):
         return Explained("rounding", "within the rounding of the formula used")
+    if _precise(evaluator, suspect):
+        return Explained("rounding", "closer to a truth of 40 digits than autodiff is")
     kink = _kink(evaluator, suspect, seed)
     if kink is not None:
         return kink
@@ -198,6 +203,26 @@ def _own_rounding(evaluator: Evaluator, suspect: Look) -> bool:
         if not explained[wrong].all():
             return False
     return True
+
+
+def _precise(evaluator: Evaluator, suspect: Look) -> bool:
+    """Whether what deviates little in float64 is as close to a truth of more digits as autodiff is."""
+    if suspect.typing.dtype != "float64" or not all(_little(*part) for part in _parts(suspect)):
+        return False
+    try:
+        found = precisely(evaluator.cotangents, largest=_WORK)(suspect.probe.values, suspect.probe.cotangent)
+    except NotPrecise:
+        return False
+    for (m, a, _, wrong), exact in zip(_parts(suspect), found, strict=True):
+        mine, auto = np.abs(m - exact)[wrong], np.abs(a - exact)[wrong]
+        if not (mine <= _NO_WORSE * auto + 4 * eps_of("float64") * np.abs(exact)[wrong]).all():
+            return False
+    return True
+
+
+def _little(mine: np.ndarray, auto: np.ndarray, truth: np.ndarray, wrong: np.ndarray) -> bool:
+    del auto
+    return bool((np.abs(mine - truth)[wrong] <= _LITTLE * np.abs(truth).max(initial=0.0)).all())
 
 
 def _kink(evaluator: Evaluator, suspect: Look, seed: int) -> Explained | None:
