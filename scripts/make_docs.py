@@ -13,10 +13,11 @@ from typing import Any
 import tyro
 
 import funcbp
-from funcbp import Rule
+from funcbp import Rule, verify
 
 ROOT = Path(__file__).parent.parent
 BENCH = ROOT / "scripts" / "results" / "bench.json"
+PLANTED = ROOT / "scripts" / "results" / "planted.json"
 DIGITS = ROOT / "experiments" / "results" / "digits.json"
 SWEEP, GRAD = "funcbp sweep", "jax.value_and_grad"
 
@@ -29,12 +30,14 @@ class Config:
         check: change nothing; exit with status 1 if something is stale.
         readme: the file to write to.
         bench: results of scripts/bench.py.
+        planted: results of scripts/check_planted.py.
         digits: results of the digits experiment.
     """
 
     check: bool = False
     readme: Path = ROOT / "README.md"
     bench: Path = BENCH
+    planted: Path = PLANTED
     digits: Path = DIGITS
 
 
@@ -102,6 +105,34 @@ def _against(row: dict[str, Any], base: dict[str, Any]) -> tuple[str, ...]:
     return time, *ratios, f"{row['build_ratio']:.2f}"
 
 
+def planted_table(path: Path) -> str:
+    """What every checker said about the planted mistakes and the right gradients, with default settings."""
+    summary = json.loads(path.read_text(encoding="utf-8"))["summary"]
+    headings = ("checker", "caught", "false alarms", "right ones refused", "undecidable", "cause named")
+    order = sorted(summary, key=lambda tool: (tool != "funcbp", -summary[tool]["caught"], tool))
+    return table(headings, [(_tool(tool), *_scores(summary[tool], tool == "funcbp")) for tool in order])
+
+
+def _tool(name: str) -> str:
+    return f"**{name}**" if name == "funcbp" else name
+
+
+def _scores(score: dict[str, Any], names_causes: bool) -> tuple[str, ...]:
+    bugs, right = score["bugs"], score["right"]
+    named = f"{score['cause_named']}/{bugs}" if names_causes else "–"
+    return (
+        f"{score['caught']}/{bugs}",
+        f"{score['false_alarms']}/{right}",
+        f"{score['refused']}/{right}",
+        f"{score['undecidable_right']}/{right}" if names_causes else "–",
+        named,
+    )
+
+
+def causes_table() -> str:
+    return table(("cause", "what it says"), [(f"`{c.name}`", c.advice) for c in verify.Cause])
+
+
 def digits_table(path: Path) -> str:
     result = json.loads(path.read_text())
     config, examples = result["config"], result["examples"]
@@ -132,6 +163,8 @@ def generated(text: str, config: Config) -> str:
     parts: dict[str, tuple[Callable[[], str], Path | None]] = {
         "rules": (rules_table, None),
         "bench": (lambda: bench_table(config.bench), config.bench),
+        "planted": (lambda: planted_table(config.planted), config.planted),
+        "causes": (causes_table, None),
         "digits": (lambda: digits_table(config.digits), config.digits),
     }
     for name, (make, source) in parts.items():
