@@ -38,6 +38,8 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "scripts" / "results" / "planted.json"
 OURS = "funcbp"
+WRITE_EVERY = 20.0
+MESSAGE = 2000
 PACKAGES = ("funcbp", "jax", "jaxlib", "numpy", "chex", "scipy", "torch", "autograd")
 
 # The cases stand beside the tests, which are not installed; scripts/ itself is already on the path.
@@ -55,6 +57,7 @@ class Config:
         set: a module with CASES, by name or by path.
         jobs: processes that share the work.
         limit: seconds that one tool may take for one case; after that it counts as having raised.
+        resume: leave out what the JSON already has.
         out: the JSON; what it already has of other tools on the same set is kept.
     """
 
@@ -64,6 +67,7 @@ class Config:
     set: str = "tests.planted"
     jobs: int = 1
     limit: int = 900
+    resume: bool = False
     out: Path = RESULTS
 
 
@@ -112,7 +116,7 @@ def check(case: Any) -> tuple[str, float, str, list[str], list[str]]:
     seconds = time.perf_counter() - start
     causes = [getattr(finding.cause, "name", str(finding.cause)) for finding in report.findings]
     places = [str(finding.where) for finding in report.findings]
-    return report.verdict, seconds, str(report), causes, places
+    return report.verdict, seconds, str(report)[:MESSAGE], causes, places
 
 
 class TooLate(BaseException):
@@ -308,15 +312,20 @@ def main(config: Config) -> None:
     # In mixed order, an interrupted run still says something about every family.
     mixed = random.Random(0).sample(names, len(names))
     work = [(tool, name) for name in mixed for tool in tools]
-    done = {(r.tool, r.case): r for r in kept(config) if (r.tool, r.case) not in set(work)}
+    done = {(r.tool, r.case): r for r in kept(config)}
+    if config.resume:
+        work = [item for item in work if item not in done]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    written = time.monotonic()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("cases", total=len(work))
         for outcome in outcomes(config, work):
             done[outcome.tool, outcome.case] = outcome
             progress.update(task, advance=1, description=f"{outcome.tool} {outcome.case}")
-            # After every case: a run of an hour that is interrupted is not lost.
-            write(config.out, document(config, list(done.values())))
+            if time.monotonic() - written > WRITE_EVERY:
+                write(config.out, document(config, list(done.values())))
+                written = time.monotonic()
+    write(config.out, document(config, list(done.values())))
     by_tool: dict[str, list[Outcome]] = {}
     for (tool, name), outcome in done.items():
         if name in names:

@@ -46,7 +46,8 @@ def custom_vjp(p: Problem) -> Callable[..., Any]:
     def op(*args: Any) -> Any:
         return p.function(*args)
 
-    op.defvjp(lambda *args: (p.function(*args), args), lambda args, ct: p.vjp(args, ct))
+    value = p.value or p.function
+    op.defvjp(lambda *args: (value(*args), args), lambda args, ct: p.vjp(args, ct))
     return op
 
 

@@ -16,12 +16,16 @@ Tree = Any
 
 @dataclass(frozen=True)
 class Problem:
-    """`vjp(args, ct)` claims to be the pullback of `function` at `args`, one cotangent for each."""
+    """`vjp(args, ct)` claims to be the pullback of `function` at `args`, one cotangent for each.
+
+    `value` is what the user's own forward pass gives, where there is one.
+    """
 
     function: Callable[..., Tree]
     vjp: Callable[[tuple[Tree, ...], Tree], tuple[Tree, ...]]
     args: tuple[Tree, ...]
     is_gradient: bool = False
+    value: Callable[..., Tree] | None = None
 
     def truth(self, ct: Tree) -> tuple[Tree, ...]:
         """`vjp(args, ct)` by autodiff."""
@@ -77,18 +81,15 @@ def problem(case: Case, dtype: Any = None, exposed: bool = False) -> Problem:
             full[i] = arg
         return full
 
-    function, vjp = _BRIDGES[case.kind](case, isinstance(argnums, int))
+    function, vjp, value = _BRIDGES[case.kind](case, isinstance(argnums, int))
 
     def picked(given: tuple[Tree, ...], ct: Tree) -> tuple[Tree, ...]:
         cts = vjp(filled(given), ct)
         return tuple(cts) if case.kind in ("gradient", "jacobian") else tuple(cts[i] for i in chosen)
 
-    return Problem(
-        lambda *given: function(*filled(given)),
-        picked,
-        tuple(args[i] for i in chosen),
-        case.kind == "gradient",
-    )
+    own = None if value is None else lambda *given: value(*filled(given))
+    examples = tuple(args[i] for i in chosen)
+    return Problem(lambda *given: function(*filled(given)), picked, examples, case.kind == "gradient", own)
 
 
 def _static(case: Case) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def _same_shapes(a: Tree, b: Tree) -> bool:
     return jax.tree.structure(a) == jax.tree.structure(b)
 
 
-def _gradient(case: Case, single: bool) -> tuple[Any, Any]:
+def _gradient(case: Case, single: bool) -> tuple[Any, Any, Any]:
     static, has_aux = _static(case), case.options.get("has_aux", False)
 
     def function(*args: Tree) -> Tree:
@@ -117,25 +118,25 @@ def _gradient(case: Case, single: bool) -> tuple[Any, Any]:
         is_one = not isinstance(ct, jax.core.Tracer) and ct == 1
         return grads if is_one else jax.tree.map(lambda g: g * ct, grads)
 
-    return function, vjp
+    return function, vjp, None
 
 
-def _pair(case: Case, single: bool) -> tuple[Any, Any]:
+def _pair(case: Case, single: bool) -> tuple[Any, Any, Any]:
     del single
     static = _static(case)
     function = functools.partial(case.of, **static)
     if not isinstance(case.mine, tuple):
-        return function, lambda args, ct: jax.vjp(case.mine, *args)[1](ct)
+        return function, lambda args, ct: jax.vjp(case.mine, *args)[1](ct), case.mine
     fwd, bwd = case.mine
 
     def vjp(args: list[Tree], ct: Tree) -> tuple[Tree, ...]:
         cts = bwd(fwd(*args, **static)[1], ct, **static)
         return cts if isinstance(cts, tuple) else (cts,)
 
-    return function, vjp
+    return function, vjp, lambda *args: fwd(*args, **static)[0]
 
 
-def _jacobian(case: Case, single: bool) -> tuple[Any, Any]:
+def _jacobian(case: Case, single: bool) -> tuple[Any, Any, Any]:
     layout, argnum = case.options.get("layout", "jax"), case.options.get("argnums", 0)
     if not single:
         raise NotImplementedError(f"{case.name}: a Jacobian by several arguments")
@@ -147,10 +148,10 @@ def _jacobian(case: Case, single: bool) -> tuple[Any, Any]:
         jacobian = jacobian.reshape(ct.shape + args[argnum].shape)
         return (jnp.tensordot(ct, jacobian, ct.ndim),)
 
-    return case.of, vjp
+    return case.of, vjp, None
 
 
-def _chain(case: Case, single: bool) -> tuple[Any, Any]:
+def _chain(case: Case, single: bool) -> tuple[Any, Any, Any]:
     del single
 
     def arguments(args: Any, i: int, x: Tree) -> tuple[Tree, ...]:
@@ -173,7 +174,7 @@ def _chain(case: Case, single: bool) -> tuple[Any, Any]:
             params[i] = own[0] if own else None
         return (ct,) if len(args) == 1 else (params, ct)
 
-    return function, vjp
+    return function, vjp, None
 
 
 _BRIDGES = {"gradient": _gradient, "vjp": _pair, "jacobian": _jacobian, "chain": _chain}
