@@ -31,6 +31,7 @@ _KINKS: Mapping[str, Kind] = {
     "undefined": "undefined",
     "undecided": "undecided",
 }
+_FAR = 1e-2
 _LITTLE = 1e-4  # relative to the leaf: more is no rounding in float64
 _WORK = 300_000  # operations in high precision: a second
 _SAME_VALUE = 1e-5  # relative: a primal that is not the reference is off by more
@@ -138,7 +139,7 @@ def explain(evaluator: Evaluator, suspect: Look, seed: int = 0) -> Explained:
         return Explained("mistake")
     if suspect.typing.dtype != "float64" and _no_worse_than_autodiff(suspect):
         return Explained("rounding", "no further off than autodiff in the same dtype")
-    if _own_rounding(evaluator, suspect):
+    if not _far_off(suspect) and _own_rounding(evaluator, suspect):
         return Explained("rounding", "within the rounding of the formula used")
     if _precise(evaluator, suspect):
         return Explained("rounding", "closer to a truth of 40 digits than autodiff is")
@@ -161,6 +162,18 @@ def coarsest(problem: Problem, typing: Typing) -> str:
             if leaf.differentiable
         }
     return max(dtypes, key=eps_of)
+
+
+def _far_off(suspect: Look) -> bool:
+    """Whether it is off by much at ordinary values in float64: that cannot be rounding."""
+    return (
+        suspect.typing.dtype == "float64"
+        and suspect.probe.ordinary
+        and any(
+            bool((np.abs(m - t)[wrong] > _FAR * np.abs(t).max(initial=0.0)).any())
+            for m, _, t, wrong in _parts(suspect)
+        )
+    )
 
 
 def _no_worse_than_autodiff(suspect: Look) -> bool:
