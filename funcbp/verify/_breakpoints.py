@@ -17,12 +17,12 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._compat import enable_x64, quick_jit
-from ._decisions import constants, decisions
+from ._decisions import constants, decisions, labels
 from ._inference import Assumption, infer
 from ._problem import Probe, Problem, Typing, like_output
 from ._structures import Reals
 
-__all__ = ["between", "thresholds"]
+__all__ = ["between", "special_labels", "thresholds"]
 
 _WIDE = Typing("float64", True)
 _BATCH = 64
@@ -48,6 +48,12 @@ def thresholds(problem: Problem) -> list[float]:
         for function in _programs(problem):
             found += constants(function, values)
     return list(dict.fromkeys(found))
+
+
+def special_labels(problem: Problem) -> list[int]:
+    """The whole numbers that the reference asks its integers to be equal to."""
+    with enable_x64():
+        return labels(problem.reference, *problem.typed(problem.example, _WIDE))
 
 
 def between(

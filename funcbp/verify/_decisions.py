@@ -13,7 +13,7 @@ from jax.core import Tracer
 from .. import _compat
 from .._compat import ClosedJaxpr, JaxprEqn, Literal
 
-__all__ = ["constants", "decisions"]
+__all__ = ["constants", "decisions", "labels"]
 
 _KEPT = 256  # decisions of one equation; large arrays are sampled evenly
 
@@ -39,6 +39,10 @@ _ARITHMETIC: dict[str, Callable[..., float]] = {
 }
 
 
+# The number on the other side of a comparison of integers with a constant on the right.
+_NEXT_TO = {"eq": 0, "ne": 0, "gt": 0, "ge": -1, "le": 1}
+
+
 class _Entry(NamedTuple):
     """A value of the program, and the number that it always is, if there is one."""
 
@@ -52,6 +56,7 @@ class _Ledger:
     def __init__(self) -> None:
         self.states: list[jax.Array] = []
         self.constants: list[float] = []
+        self.labels: list[int] = []
 
     def add(self, state: Any) -> None:
         """Records an array of discrete states."""
@@ -104,6 +109,24 @@ def constants(function: Callable[..., Any], *args: Any) -> list[float]:
 
     def record(*args: Any) -> int:
         found.extend(_recorded(function, args).constants)
+        return 0
+
+    jax.eval_shape(record, *args)
+    return list(dict.fromkeys(found))
+
+
+def labels(function: Callable[..., Any], *args: Any) -> list[int]:
+    """The whole numbers that a function treats apart: a padding index, an ignored label.
+
+    `<` is left out: JAX's own indexing asks whether an index is negative.
+
+    >>> labels(lambda y: jnp.where(y != -100, y, 0), 3)
+    [-100]
+    """
+    found: list[int] = []
+
+    def record(*args: Any) -> int:
+        found.extend(_recorded(function, args).labels)
         return 0
 
     jax.eval_shape(record, *args)
@@ -168,6 +191,8 @@ def _record(name: str, equation: JaxprEqn, inputs: list[_Entry], outputs: list[A
     if name in _COMPARISONS:
         ledger.sign(first - inputs[1].value if _is_floating(first) else first)
         ledger.compared(*inputs)
+        if name in _NEXT_TO and jnp.issubdtype(jnp.result_type(first), jnp.integer):
+            ledger.labels += [int(x.constant) + _NEXT_TO[name] for x in inputs if x.constant is not None]
     elif name in _FROM_ZERO:
         ledger.sign(first)
         ledger.compared(inputs[0], _Entry(0.0, 0.0))
@@ -218,6 +243,7 @@ def _scan(equation: JaxprEqn, inputs: list[_Entry], ledger: _Ledger) -> list[_En
         within = _Ledger()
         outputs = _evaluate(body, [*fixed, *map(_Entry, carry), *map(_Entry, now)], within)
         ledger.constants += within.constants
+        ledger.labels += within.labels
         values = [entry.value for entry in outputs]
         return values[:carries], (values[carries:], within.flat())
 

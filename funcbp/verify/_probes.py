@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from ._breakpoints import thresholds
+from ._breakpoints import special_labels, thresholds
 from ._cotangents import draw_cotangent, one_hot_cotangent, widened
 from ._deviations import (
     DENORMALS,
@@ -71,6 +71,7 @@ def _stages(search: "_Search", samples: int) -> list[Callable[[], None]]:
         lambda: search.everywhere(spread),
         lambda: search.equal_leaves(3),
         lambda: search.at_thresholds(6),
+        lambda: search.asked_for(3),
         lambda: search.choices(10),
         lambda: search.everywhere(SATURATION),
         lambda: search.each(SATURATION, 6),
@@ -201,6 +202,19 @@ class _Search:
                     if self._changed(values, i, Change("", lambda _, x, at=at: np.full_like(x, at))):
                         name = self.problem.leaves[i].name
                         self.add(f"{name} next to {threshold:.6g}", values, threshold <= _LARGE)
+
+    def asked_for(self, at_most: int) -> None:
+        """Integers that the reference asks for by name: a padding index, an ignored label."""
+        integers = [i for i, leaf in enumerate(self.problem.leaves) if leaf.kind == "integer"]
+        wanted = special_labels(self.problem) if integers else []
+        for number in wanted[:at_most]:
+            for i in integers:
+                values = self.base()
+                x = np.array(values[i])
+                if x.size and np.can_cast(np.min_scalar_type(number), x.dtype):
+                    x.ravel()[:: 2 if x.size > 1 else 1] = number
+                    values[i] = x
+                    self.add(f"{self.problem.leaves[i].name} partly {number}", values)
 
     def choices(self, at_most: int) -> None:
         """Masks, labels, indices and probabilities at their ends."""
