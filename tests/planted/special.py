@@ -221,7 +221,7 @@ def residuals_unpacked_wrongly(residuals, dy):
     return dy @ w.T, x.T @ dy
 
 
-@family.gradient(lambda x: jnp.sum(x * jnp.tanh(jax.nn.softplus(x))), normal((6,)), "VALUE", "TERM_MISSING")
+@family.gradient(lambda x: jnp.sum(x * jnp.tanh(jax.nn.softplus(x))), normal((6,)), "FACTOR_MISSING")
 def mish_misremembered(x):
     """tanh(softplus x) + x σ(x), from memory: sech² is lost."""
     return jnp.tanh(jax.nn.softplus(x)) + x * jax.nn.sigmoid(x)
@@ -233,7 +233,7 @@ def slope_of_another_curve(x):
     return 1 / jnp.cosh(x) ** 2
 
 
-@family.gradient(lambda x: jnp.sum(x * lax.stop_gradient(jnp.exp(x))), normal((6,)), "TERM_MISSING", "VALUE")
+@family.gradient(lambda x: jnp.sum(x * lax.stop_gradient(jnp.exp(x))), normal((6,)), "VALUE")
 def stop_gradient_overlooked(x):
     """The reference stops the gradient of the exponential; the formula differentiates it."""
     return jnp.exp(x) * (1 + x)
