@@ -13,7 +13,7 @@ from .._compat import enable_x64
 from . import _conduct
 from ._bounds import eps_of
 from ._breakpoints import between
-from ._evaluate import Evaluator, Outcome
+from ._evaluate import CHUNK, Evaluator, Outcome
 from ._inference import infer
 from ._options import Options
 from ._probes import probes
@@ -62,11 +62,12 @@ class Search:
     Args:
         problem: reference, candidate and example.
         options: what to look at.
+        chunk: inputs that are evaluated together.
     """
 
-    def __init__(self, problem: Problem, options: Options) -> None:
+    def __init__(self, problem: Problem, options: Options, chunk: int = CHUNK) -> None:
         self.problem, self.options = problem, options
-        self.evaluator = Evaluator(problem, options.seed)
+        self.evaluator = Evaluator(problem, options.seed, chunk)
         self.typings = _typings(problem, options.dtypes)
         self.given = self.typings[0]
         self.assumptions = infer(problem, options.domain)
@@ -183,7 +184,7 @@ class Search:
         for label, problem, at in [*single[:1], *large[:1]]:
             if self.late or self.seen.over:
                 return
-            self._other_size(label, Search(problem, replace(self.options, samples=1)), at)
+            self._other_size(label, Search(problem, replace(self.options, samples=1), len(at)), at)
 
     @staticmethod
     def _size(problem: Problem) -> int:
@@ -260,7 +261,7 @@ class Search:
             cotangent = jax.tree.map(lambda o: np.ones(o.shape, o.dtype), out)
         at = problem.wrt if problem.kind == "gradient" else (*problem.wrt, count)
         second = vjp_problem(mine, of, (*example, cotangent), at)
-        inner = Search(replace(second, subject=problem.subject), self.options)
+        inner = Search(replace(second, subject=problem.subject), self.options, _SECOND_ORDER)
         made = []
         for probe in base:
             values = (*probe.values, *jax.tree.leaves(probe.cotangent))
