@@ -64,7 +64,7 @@ def draw(derivation: Any, rng: np.random.Generator, *, varied: bool) -> dict[str
     """
     sizes = dict(derivation._built.sizes)
     if varied and derivation.general:
-        fresh = rng.permutation(np.arange(2, 2 + len(sizes)))
+        fresh = rng.permutation(np.arange(3, 3 + len(sizes)))
         sizes = dict(zip(sizes, map(int, fresh), strict=True))
     for kind in ("normal", "positive", "definite"):
         arguments = {a.name: _value(a, sizes, derivation, rng, kind) for a in derivation._built.arguments}

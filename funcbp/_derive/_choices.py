@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 from ._algebra import IDENTITY, add, constant, hadamard, identity, ones, scale, split, zero
 from ._nodes import Node, Operation, intern
-from ._predicates import constant_value, is_zero
+from ._predicates import constant_value, is_view, is_zero
 from ._scalars import ONE, Dimension, Scalar, scalar_of_dimension
 
 __all__ = ["IOTA", "compare", "extreme", "iota", "number", "select"]
@@ -56,7 +57,7 @@ def iota(size: Dimension) -> Node:
 
 _PYTHON_RELATION = {"=": "==", "≠": "!=", "≥": ">=", "≤": "<="}
 _LATEX_RELATION = {"≠": r"\neq", "≥": r"\geq", "≤": r"\leq"}
-_SWAPPED = {"=": "=", "≠": "≠", "≥": "≤", "≤": "≥", ">": "<", "<": ">"}
+_OPPOSITE = {"=": "≠", "≠": "=", "≥": "<", "≤": ">", ">": "≤", "<": "≥"}
 
 
 class _Compare(Operation):
@@ -67,12 +68,23 @@ class _Compare(Operation):
     constant = True
 
     def show(self, node, writer, /):
-        left, right = (writer.argument(a, 1) for a in node.args)
+        left, right = (_index_name(a, writer) or writer.operand(a) for a in node.args)
         relation = writer.pick(node.data, _LATEX_RELATION.get(node.data, node.data))
         return writer.atom(f"[{left} {relation} {right}]")
 
     def python(self, node: Node, arguments: Sequence[str], /) -> str:
-        return f"({arguments[0]} {_PYTHON_RELATION.get(node.data, node.data)} {arguments[1]})"
+        return f"jnp.where({self.condition(node, arguments)}, 1, 0)"
+
+    def condition(self, node: Node, arguments: Sequence[str]) -> str:
+        """As a Boolean expression."""
+        return f"{arguments[0]} {_PYTHON_RELATION.get(node.data, node.data)} {arguments[1]}"
+
+
+def _index_name(node: Node, writer: Any) -> str:
+    """The row or column number, as i or j."""
+    if node.rank == 2 and is_view(node) and node.args[0].op is IOTA and not writer.by_element:
+        return "ij"[node.data[1][0][0]]
+    return ""
 
 
 COMPARE = _Compare()
@@ -118,13 +130,20 @@ class _Select(Operation):
         mask = node.args[0]
         if index == 0:
             return zero(node.shape)
-        return hadamard(mask if index == 1 else add(ones(mask.shape), scale(-1, mask)), tangent)
+        return hadamard(mask if index == 1 else _complement(mask), tangent)
 
     def show(self, node, writer, /):
         return writer.function(writer.pick("where", r"\operatorname{where}"), node.args)
 
     def python(self, _node: Node, arguments: Sequence[str], /) -> str:
         return f"jnp.where({', '.join(arguments)})"
+
+
+def _complement(mask: Node) -> Node:
+    """1 where the mask is 0."""
+    if mask.op is COMPARE:
+        return intern(COMPARE, mask.args, _OPPOSITE[mask.data], mask.shape)
+    return add(ones(mask.shape), scale(-1, mask))
 
 
 SELECT = _Select()

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ._algebra import POWER, Factor, Label, factors_of
+from ._choices import COMPARE, SELECT
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node
 from ._operations import INVERSE, PLACE
 from ._scalars import Scalar, scalar_of_dimension
 
 __all__ = ["Emitter"]
 
-SUM, PRODUCT, SIGN, POWERED, ATOM = range(5)
+SUM, MATMUL, PRODUCT, SIGN, POWERED, ATOM = range(6)
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,11 @@ class Emitter:
     def _elementwise(self, node: Node) -> Code:
         codes = [self.code(a) for a in node.args]
         union = tuple(k for k in range(node.rank) if any(k in c.labels for c in codes))
-        level = ATOM if node.op is POWER or node.op.name == "comparison" else SUM
+        level = ATOM if node.op is POWER or node.op is COMPARE else SUM
         texts = [self._aligned(c, union).at(level) for c in codes]
+        if node.op is SELECT and node.args[0].op is COMPARE and node.args[0] not in self.names:
+            mask = [self._aligned(self.code(a), union).at(ATOM) for a in node.args[0].args]
+            texts[0] = COMPARE.condition(node.args[0], mask)
         text = node.op.python(node, texts)
         binds = ATOM
         if node.op is POWER:
@@ -103,8 +107,8 @@ class Emitter:
         text = ""
         for code in codes:
             term = self._aligned(code, union)
-            negative = term.text.startswith("-") and term.binds in (SIGN, PRODUCT)
-            body = term.text[1:] if negative else term.at(PRODUCT) if text else term.text
+            negative = term.text.startswith("-") and term.binds in (SIGN, MATMUL, PRODUCT)
+            body = term.text[1:] if negative else term.at(MATMUL) if text else term.text
             if not text:
                 text = f"-{body}" if negative else body
             else:
@@ -246,14 +250,11 @@ class Emitter:
             first, second = above if above[0].labels[0] == union[0] else above[::-1]
             above = [Code(f"jnp.outer({first.text}, {second.text})", ATOM, union)]
         scalars = sorted(above, key=lambda c: bool(c.labels))
-        pieces = top + [
-            self._aligned(c, union).at(POWERED if "@" in c.text and c.binds == PRODUCT else PRODUCT)
-            for c in scalars
-        ]
+        alone = len(above) == 1 and not top and not bottom and not below
+        if alone and not sign:
+            return self._aligned(above[0], union)
+        pieces = top + [self._aligned(c, union).at(MATMUL if alone else PRODUCT) for c in scalars]
         pieces = [p if k == 0 or not _is_quotient(p) else f"({p})" for k, p in enumerate(pieces)]
-        if len(pieces) == 1 and not bottom and not below and not sign and len(above) == 1:
-            aligned = self._aligned(above[0], union)
-            return Code(aligned.text, aligned.binds, union)
         text = " * ".join(pieces) or "1"
         lower = bottom + [self._aligned(c, union).at(POWERED) for c in below]
         if len(bottom) > 1:
@@ -261,6 +262,7 @@ class Emitter:
         for piece in lower:
             text += f" / {piece}"
         binds = PRODUCT if len(pieces) + len(lower) > 1 or not pieces else SIGN if sign else ATOM
+        binds = MATMUL if alone and "@" in text else binds
         return Code(sign + text, binds, union)
 
 
@@ -268,7 +270,7 @@ def _is_quotient(text: str) -> bool:
     depth = 0
     for character in text:
         depth += (character in "([") - (character in ")]")
-        if depth == 0 and character in "/@":
+        if depth == 0 and character == "/":
             return True
     return False
 
@@ -325,7 +327,7 @@ def _dot(left: Code, right: Code, gone: frozenset[Label], order: Sequence[Label]
     if len(right.labels) == 2 and right.labels[0] != k:
         right = _transposed(right, right.labels[::-1])
     labels = (*(x for x in left.labels if x != k), *(x for x in right.labels if x != k))
-    return Code(f"{_matrix_operand(left)} @ {_matrix_operand(right)}", PRODUCT, labels)
+    return Code(f"{_matrix_operand(left)} @ {_matrix_operand(right)}", MATMUL, labels)
 
 
 def _matrix_operand(code: Code) -> str:

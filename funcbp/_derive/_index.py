@@ -1,5 +1,6 @@
 """Expressions in index notation: Σ, indices, Kronecker's δ."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
@@ -22,6 +23,8 @@ class IndexWriter(Writer):
         mode: `text` or `latex`.
         special: how to write the elements of some variables, given their indices: ∂A_ij/∂A_kl, or δ_ik δ_jl.
     """
+
+    by_element = True
 
     def __init__(
         self,
@@ -51,7 +54,8 @@ class IndexWriter(Writer):
 
     def letters(self, count: int) -> list[str]:
         """Index letters that are free."""
-        free = [c for c in _LETTERS if c not in self.used][:count]
+        pool = itertools.chain(_LETTERS, (f"{c}{n}" for n in itertools.count(1) for c in _LETTERS))
+        free = list(itertools.islice((c for c in pool if c not in self.used), count))
         self.used |= set(free)
         return free
 

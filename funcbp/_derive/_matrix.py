@@ -244,6 +244,9 @@ def _body(graph: _Graph, rank: int) -> Tree | None:
         return product(left or _ONES, transposed(right or _ONES))
     ((tree, a, _),) = graph.edges
     tree = tree if a == row else transposed(tree)
+    diagonals = [_diagonal(v) for v in (left, right) if v]
+    if tree.kind == "leaf" and tree.data.op is IDENTITY and diagonals:
+        return product(*diagonals)
     before = (_diagonal(left),) if left else ()
     after = (_diagonal(right),) if right else ()
     return product(*before, tree, *after)

@@ -84,6 +84,8 @@ class Writer:
         mode: `text` or `latex`.
     """
 
+    by_element = False
+
     def __init__(self, mode: str) -> None:
         self.mode = mode
 
@@ -291,6 +293,11 @@ class Writer:
     def _number(self, value: Scalar) -> str:
         text = self.scalar(value)
         return "0" if not value.number else text + "1" if text in ("", "−", "-") else text
+
+    def operand(self, node: Node) -> str:
+        """One side of a comparison; of a constant the number."""
+        value = constant_value(node)
+        return self.write(node, FROBENIUS) if value is None else self._number(value)
 
     def rowwise(self, name: str, node: Node, axes: tuple[int, ...]) -> tuple[str, int]:
         """A function of the entries along axes; of the rows unless it says otherwise."""

@@ -21,12 +21,21 @@ def positive(node: Node) -> bool:
     if node.op is VARIABLE:
         return node.data in facts().positive
     if node.op is ADD:
-        return all(positive(a) for a in node.args)
+        return all(positive(a) for a in node.args) or _below_one(node)
     if node.op is CONTRACTION:
         return node.data[0].number > 0 and all(positive(a) for a in node.args)
     if node.op.name == "power":
         return positive(node.args[0])
     return node.op.positive
+
+
+def _below_one(node: Node) -> bool:
+    """1 - σ(p)."""
+    if len(node.args) != 2:
+        return False
+    one, rest = node.args
+    bounded = is_view(rest) and rest.data[0].number == -1 and rest.args[0].op.name == "sigmoid"
+    return constant_value(one) == Scalar() and bounded
 
 
 def nonzero(node: Node) -> bool:

@@ -80,6 +80,12 @@ class _Writer:
         for name, value in self.statements:
             out += self._shared(value)
             text = self._constant(name, value) or self.emitter.full(value)
+            while len(text) > _WIDTH and "\n" not in _wrapped(f"{name} = {text}"):
+                shorter = self._named_part(value, len(text))
+                if not shorter:
+                    break
+                out.append(shorter)
+                text = self.emitter.full(value)
             if text != name:
                 out.append(f"{name} = {text}")
             if value.op is not VARIABLE and value not in self.emitter.names:
@@ -111,6 +117,19 @@ class _Writer:
             out.append(f"{name} = {self.emitter.full(node)}")
             self.emitter.names[node] = name
         return out
+
+    def _named_part(self, value: Node, length: int) -> str:
+        """A name for a part of a line that is too long."""
+        parts = [
+            n for n in topological([value])[:-1] if n.args and not is_view(n) and n not in self.emitter.names
+        ]
+        texts = [(abs(len(self.emitter.full(n)) - length // 2), k, n) for k, n in enumerate(parts)]
+        if not texts:
+            return ""
+        node = min(texts, key=lambda t: t[:2])[2]
+        text, name = self.emitter.full(node), self._name(node)
+        self.emitter.names[node] = name
+        return f"{name} = {text}"
 
     def _worth_a_name(self, node: Node) -> bool:
         if node.op is VARIABLE or not node.args or is_view(node):

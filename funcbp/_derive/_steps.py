@@ -18,6 +18,7 @@ __all__ = ["Line", "Notation", "expanded_gradient", "steps"]
 
 
 _READABLE = 72  # characters of an expanded formula
+_LEAVES = 24  # arguments mentioned in it
 
 
 @dataclass(frozen=True)
@@ -176,10 +177,27 @@ def _results(program: Program, notation: Notation) -> list[Line]:
         left, right = notation.equation(f"grad:{name}", gradient)
         symbol = _fraction(program.output, name, notation.mode)
         left = left.replace(name_of(f"grad:{name}", notation.mode), symbol)
-        shown = min((notation.equation("", g)[1] for g in expansions(program, name)), key=len)
+        shown = right
+        if leaves_when_expanded(program, program.gradients[name]) <= _LEAVES:
+            shown = min((notation.equation("", g)[1] for g in expansions(program, name)), key=len)
         more = f" = {shown}" if shown != right and len(shown) < _READABLE else ""
         lines.append(Line(left, right + more, boxed=True))
     return lines
+
+
+def leaves_when_expanded(program: Program, node: Node) -> int:
+    """How many arguments are mentioned when every δ and intermediate is put in."""
+    values = {x.name: x.value for x in program.lets} | {d.name: d.value for d in program.deltas}
+    counts: dict[Node, int] = {}
+
+    def count(current: Node) -> int:
+        if current not in counts:
+            inside = values.get(current.data) if current.op is VARIABLE else None
+            parts = (inside,) if inside is not None else current.args
+            counts[current] = sum(map(count, parts)) or 1
+        return counts[current]
+
+    return count(node)
 
 
 def expansions(program: Program, name: str) -> list[Node]:

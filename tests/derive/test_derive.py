@@ -1,0 +1,126 @@
+"""Names, dimensions, facts, refusals and the generated function."""
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+import funcbp
+from funcbp._derive import NotScalarError, UnsupportedError
+
+
+def spec(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def test_an_unknown_operation_is_named_with_its_line() -> None:
+    def loss(x):
+        return jnp.sum(jnp.sort(x) * x)
+
+    with pytest.raises(UnsupportedError, match=r"`sort` at .*test_derive\.py:\d+"):
+        funcbp.derive(loss, spec(3))
+
+
+def test_only_one_real_number_is_differentiated() -> None:
+    with pytest.raises(NotScalarError, match=r"float64\[m\]|float64\[3\]"):
+        funcbp.derive(lambda x: 2 * x, spec(3))
+
+
+def test_an_array_that_is_closed_over_has_no_name() -> None:
+    weights = jnp.arange(3.0)
+    with pytest.raises(UnsupportedError, match="pass it as an argument"):
+        funcbp.derive(lambda x: x @ weights, spec(3))
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"wrt": "B"}, "wrt has 'B'"),
+        ({"wrt": "ids"}, "dtype int32"),
+        ({"dims": {"A": "m"}}, r"dims of `A` are \['m'\]"),
+        ({"dims": {"A": "n n"}}, "dimension 'n' has sizes 3 and 4"),
+        ({"assume": "A is nice"}, "cannot read 'A is nice'"),
+        ({"assume": "B > 0"}, "is about 'B'"),
+        ({"assume": "rows of A sum to one"}, "must be free to move"),
+        ({"names": ["A"]}, "2 arguments need as many different names"),
+        ({"style": "prose"}, "style is"),
+    ],
+)
+def test_wrong_options_are_named(keywords, message) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        funcbp.derive(
+            lambda A, ids: jnp.sum(A),
+            spec(3, 4),
+            jax.ShapeDtypeStruct((3,), jnp.int32),
+            **{"wrt": "A", **keywords},
+        )
+
+
+def test_a_fact_that_the_data_contradict_is_an_error() -> None:
+    def loss(Z, Y):
+        return -jnp.sum(Y * jax.nn.log_softmax(Z))
+
+    with pytest.raises(ValueError, match="of `Y` it is declared that the rows sum to one"):
+        funcbp.derive(loss, jnp.ones((3, 4)), jnp.ones((3, 4)), wrt="Z", assume="rows of Y sum to one")
+
+
+def test_nothing_cancels_that_may_be_zero() -> None:
+    """x² / x is x, except at 0, where it is NaN."""
+    careful = funcbp.derive(lambda x: jnp.sum(x**2 * (1 / x)), spec(3))
+    assert "⊘" in str(careful)
+    declared = funcbp.derive(lambda x: jnp.sum(x**2 * (1 / x)), spec(3), assume="x != 0")
+    assert declared.gradients["x"].factored == "𝟏"
+
+
+def test_the_derivation_holds_for_all_sizes(x64) -> None:
+    d = funcbp.derive(lambda X, w: jnp.mean((X @ w) ** 2), spec(3, 4), spec(4))
+    assert d.general
+    X, w = np.random.default_rng(0).normal(size=(5, 2)), np.ones(2)
+    truth = jax.grad(lambda w: jnp.mean((X @ w) ** 2))(w)
+    np.testing.assert_allclose(d.value_and_grad(X, w)[1]["w"], truth, rtol=1e-12)
+
+
+def test_sizes_that_the_function_looks_at_are_said() -> None:
+    d = funcbp.derive(lambda x: jnp.sum(x.reshape(2, -1) ** 2), spec(4))
+    assert not d.general
+    assert "for these shapes" in str(d)
+
+
+def test_a_function_of_the_users_with_a_known_name_is_looked_into() -> None:
+    @jax.jit
+    def inv(x):
+        return 1 / x
+
+    d = funcbp.derive(lambda A: jnp.sum(inv(A)), spec(3, 3))
+    assert "⁻¹" not in str(d)
+    assert d.check(samples=1).ok
+
+
+def test_names_avoid_those_of_the_arguments(x64) -> None:
+    d = funcbp.derive(
+        lambda p1, q1, C, A: C @ jnp.tanh(A @ jnp.tanh(p1 * q1)), spec(3), spec(3), spec(2), spec(2, 3)
+    )
+    assert d.check(samples=1).ok
+
+
+def test_a_wrong_source_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, wrong = (
+        funcbp.derive(lambda A, x: jnp.sum(jnp.tanh(A @ x)), spec(2, 3), spec(3)) for _ in range(2)
+    )
+    assert "1 - q" in right.source()
+    monkeypatch.setattr(wrong, "_source", right.source().replace("1 - q", "2 - q"))
+    assert right.check(samples=1).ok
+    assert not wrong.check(samples=1).ok
+
+
+def test_markdown_holds_the_latex() -> None:
+    d = funcbp.derive(lambda A, x, y: y @ A @ x, spec(2, 3), spec(3), spec(2))
+    assert d.latex() in d.markdown()
+    assert d._repr_markdown_() == d.markdown()
+
+
+def test_latex_is_balanced() -> None:
+    text = funcbp.derive(lambda A, x: jnp.sum(jax.nn.softmax(A @ x) ** 2), spec(2, 3), spec(3)).latex()
+    assert text.count("{") == text.count("}")
+    assert text.count(r"\left") == text.count(r"\right")
+    assert text.isascii(), [c for c in text if not c.isascii()]

@@ -1,0 +1,77 @@
+"""Derivations are what they were, and right; `python -m tests.derive.goldens` writes them anew."""
+
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from funcbp._derive._check import draw
+
+from .cases import CASES
+from .goldens import FOLDER, derivation, golden
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_derivation_is_the_golden_one(name: str) -> None:
+    assert golden(CASES[name]) == (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def test_every_golden_file_has_a_case() -> None:
+    assert {path.stem for path in FOLDER.glob("*.txt")} == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_derivation_agrees_with_jax(name: str, x64) -> None:
+    case, d = CASES[name], derivation(CASES[name])
+    values = draw(d, np.random.default_rng(3), varied=True)
+    assert values is not None
+    positions = tuple(d.names.index(n) for n in d.wrt)
+    value, gradients = jax.value_and_grad(case.function, positions)(*values.values())
+    found_value, found = d.plain(*values.values())
+    np.testing.assert_allclose(found_value, value, rtol=1e-12, atol=1e-12)
+    scale = max(np.abs(g).max() for g in gradients)
+    for n, truth in zip(d.wrt, gradients, strict=True):
+        assert found[n].shape == truth.shape
+        assert np.abs(found[n] - truth).max() <= 1e-12 * scale
+
+
+@pytest.mark.parametrize("name", ["nested", "network", "attention_scores", "solve"])
+def test_report_says_right(name: str) -> None:
+    report = derivation(CASES[name]).check(samples=1)
+    assert report.ok, str(report)
+    assert report.checked.elements
+
+
+def test_deriving_and_printing_stays_under_a_second() -> None:
+    derivation(CASES["linear"])  # the first trace imports parts of JAX
+    seconds = {}
+    for name, case in CASES.items():
+        start = time.process_time()
+        d = derivation(case)
+        str(d), d.source()
+        seconds[name] = time.process_time() - start
+    assert sorted(seconds.values())[len(seconds) // 2] < 0.3
+    assert max(seconds.values()) < 1.0, max(seconds.items(), key=lambda item: item[1])
+
+
+def test_code_passes_ruff(tmp_path) -> None:
+    for name, case in CASES.items():
+        (tmp_path / f"{name}.py").write_text(
+            '"""Generated."""\n\n' + derivation(case).source(), encoding="utf-8"
+        )
+    ruff = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--isolated",
+        "--select",
+        "E,F,I,B",
+        "--line-length",
+        "120",
+    ]
+    found = subprocess.run([*ruff, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout

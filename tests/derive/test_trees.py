@@ -1,0 +1,48 @@
+"""No wrong result on random expressions; what cannot be derived is refused by name."""
+
+import jax
+import numpy as np
+import pytest
+
+import funcbp
+from funcbp._derive import UnsupportedError
+
+from .trees import tree
+
+DEFAULT, LONG, GROUP = 40, 10_000, 500
+
+
+def outcome(seed: int) -> str:
+    """Whether the tree of a seed is `right`, `refused`, or `undefined` at its arguments."""
+    random = tree(seed)
+    values = random.arguments
+    dims = {name: " ".join(shape) for name, shape in random.names.items()}
+    try:
+        d = funcbp.derive(random.function, *values, names=list(random.names), dims=dims)
+    except UnsupportedError:
+        return "refused"
+    str(d), d.latex()
+    value, gradients = jax.value_and_grad(random.function, tuple(range(len(values))))(*values)
+    if not all(np.isfinite(g).all() for g in gradients):
+        return "undefined"
+    found_value, found = d.plain(*values)
+    np.testing.assert_allclose(found_value, value, rtol=1e-11, atol=1e-11, err_msg=random.text)
+    scale = max(float(np.abs(g).max()) for g in gradients)
+    for name, truth in zip(random.names, gradients, strict=True):
+        assert found[name].shape == truth.shape, f"seed {seed}, ∂/∂{name} of {random.text}"
+        error = float(np.abs(found[name] - truth).max())
+        assert error <= 1e-11 * scale, f"seed {seed}, ∂/∂{name} of {random.text}: {error} of {scale}"
+    return "right"
+
+
+def test_random_trees(x64) -> None:
+    outcomes = [outcome(seed) for seed in range(DEFAULT)]
+    assert outcomes.count("right") >= 0.95 * DEFAULT
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("start", range(DEFAULT, LONG, GROUP))
+def test_many_random_trees(start: int, x64) -> None:
+    outcomes = [outcome(seed) for seed in range(start, min(start + GROUP, LONG))]
+    assert outcomes.count("right") >= 0.95 * len(outcomes)
+    jax.clear_caches()
