@@ -51,12 +51,12 @@ def derive(
     <BLANKLINE>
      C = yᵀ A x
     <BLANKLINE>
-    dC = yᵀ dA x                                                  linear
-       = y xᵀ : dA                                                transpose and move
+    dC = yᵀ dA x                                                      linear
+       = y xᵀ : dA                                                    transpose and move
     <BLANKLINE>
-    ┌───────────────┐
+    ┌──────────────┐
     │ ∂C/∂A = y xᵀ │
-    └───────────────┘
+    └──────────────┘
     >>> d.check().ok
     True
     """

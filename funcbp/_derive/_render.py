@@ -16,7 +16,7 @@ def _width(line: str) -> int:
 
 def text(lines: Sequence[Line], header: str, footer: Sequence[str]) -> str:
     """Aligned at the equals signs, rules in a column of their own, results in a box."""
-    left = max((_width(line.left) for line in lines if _width(line.left) <= 24), default=0)
+    left = max((_width(line.left) for line in lines if _width(line.left) <= 24 and not line.boxed), default=0)
     plain = [line for line in lines if not line.boxed]
     out = [header, ""]
     for line in plain:
