@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Unpack
 
+import numpy as np
+
 from .._rule import Rule
 from ._conclude import conclude
 from ._layouts import Layout
@@ -199,6 +201,7 @@ def _checked(problem: Problem, **options: Unpack[CheckOptions]) -> Report:
         search = Search(problem, settings)
         search.run()
         settings.tell("conclusions")
-        return conclude(search)
+        with np.errstate(all="ignore"):
+            return conclude(search)
     finally:
         end()

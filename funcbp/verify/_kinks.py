@@ -198,7 +198,8 @@ def hull_distance(mine: np.ndarray, points: np.ndarray, tolerance: np.ndarray) -
         target = np.append(mine[moving] / spread[moving], ones)
         weights, _ = nnls(matrix, target, maxiter=30 * len(points))
         nearest = weights / max(weights.sum(), 0.5) @ points
-    return np.abs(mine - nearest) / allowed
+    with np.errstate(over="ignore"):
+        return np.abs(mine - nearest) / allowed
 
 
 def in_hull(mine: np.ndarray, points: np.ndarray, tolerance: np.ndarray) -> bool:

@@ -105,7 +105,35 @@ def _diagnoses(search: Search, look: Look) -> tuple[Diagnosis, ...]:
     bent = nonlinear(search.evaluator, look.probe, look.typing, search.options.seed)
     found = (Diagnosis(bent, Cause.NOT_LINEAR, Cause.NOT_LINEAR.advice),) if bent else ()
     rest = [_without(compared, bent) for compared in _evidence(search, look)]
-    return found + diagnose(search.problem, rest, seconds=_LONGEST)
+    diagnoses = found + diagnose(search.problem, rest, seconds=_LONGEST)
+    if all(d.cause is not Cause.VALUE for d in diagnoses):
+        return diagnoses
+    captured = _captured(search, look)
+    message = f"It does not change with {captured}, as the truth does. {Cause.STALE.advice}"
+    return tuple(
+        replace(d, cause=Cause.STALE, message=message) if captured and d.cause is Cause.VALUE else d
+        for d in diagnoses
+    )
+
+
+def _captured(search: Search, look: Look) -> str | None:
+    """An argument that changes the truth and not the candidate: its value was taken from elsewhere."""
+    problem, rng = search.problem, np.random.default_rng(search.options.seed)
+    for i, leaf in enumerate(problem.leaves):
+        if not leaf.differentiable or not leaf.value.size:
+            continue
+        moved = search.assumptions[i].domain.sample(rng, leaf.value.shape, {})
+        values = (*look.probe.values[:i], np.asarray(moved), *look.probe.values[i + 1 :])
+        both = [look.probe, replace(look.probe, values=values)]
+        mine = [outcome.cotangents for outcome in search.evaluator.candidate(both, look.typing)]
+        auto = [outcome.cotangents for outcome in search.evaluator.autodiff(both, look.typing)]
+        if _equal(*mine) and not _equal(*auto):
+            return leaf.name
+    return None
+
+
+def _equal(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> bool:
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(x, y, strict=True))
 
 
 def _without(compared: Compared, leaves: Sequence[int]) -> Compared:

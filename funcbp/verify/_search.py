@@ -1,5 +1,6 @@
 """The search for an input at which a candidate is wrong: what is looked at, in which order, until when."""
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ EXAMPLE = "the example"
 
 _EXPLAINED = 24  # suspects of which the reason is sought, before the rest is left undecided
 _SECOND_ORDER = 3  # probes
+_CLOSE = 1e-12
 
 
 @dataclass
@@ -80,8 +82,9 @@ class Search:
         """Everything, until something is wrong or the time is up."""
         stages: list[tuple[str, Callable[[], None]]] = [
             ("first call", self._conduct),
-            ("inputs", self._probes),
             ("repeated calls", self._purity),
+            ("inputs", self._probes),
+            ("without jit", self._eager),
             ("thresholds", self._between),
             ("vmap", self._vmap),
             ("other sizes", self._resized),
@@ -125,6 +128,16 @@ class Search:
                 looks += [] if seen is None else [seen]
         return looks
 
+    def agrees_with_autodiff(self, given: Sequence[Probe]) -> bool:
+        """Whether the candidate and autodiff are so close in float64 that no bound is needed to tell."""
+        given = [self.evaluator.rounded(probe, self.given) for probe in given]
+        both = (self.evaluator.candidate(given, WIDE), self.evaluator.autodiff(given, WIDE))
+        for mine, auto in zip(*both, strict=True):
+            for m, a in zip(mine.cotangents, auto.cotangents, strict=True):
+                if not (np.abs(m - a) <= _CLOSE * np.abs(a).max(initial=0.0)).all():
+                    return False
+        return True
+
     def _autodiff(self, given: Sequence[Probe], typing: Typing, truths: Sequence[Any]) -> list[Outcome]:
         if typing == WIDE:
             return [truth.exact for truth in truths]
@@ -133,20 +146,25 @@ class Search:
     def _conduct(self) -> None:
         self.seen.findings += _conduct.first_call(self.problem, self.given)
 
+    @functools.cached_property
+    def inputs(self) -> list[Probe]:
+        """Where to look, in the example's shapes."""
+        options = self.options
+        return probes(self.problem, self.assumptions, self.out, options.seed, options.samples)
+
     def _purity(self) -> None:
-        others = [look.probe for look in self.right() if look.probe.label != EXAMPLE][:2]
+        others = [probe for probe in self.inputs if probe.inside and probe.label != EXAMPLE][:2]
         self.seen.findings += _conduct.purity(self.evaluator, self.given, others)
-        if self.given in self.evaluator.untraceable or self.seen.over:
+
+    def _eager(self) -> None:
+        if self.given in self.evaluator.untraceable:
             return
-        for probe in others:
+        for probe in [x.probe for x in self.right() if x.probe.label != EXAMPLE][:2]:
             outcome = self.evaluator.eager(probe, self.given)
             self._same_as_jitted(probe, outcome, Cause.JIT_DIFFERS, "without jit")
 
     def _probes(self) -> None:
-        options = self.options
-        found = probes(self.problem, self.assumptions, self.out, options.seed, options.samples)
-        found += self._points()
-        self._settle(self.examine(found))
+        self._settle(self.examine(self.inputs + self._points()))
         for typing, error in self.evaluator.untraceable.items():
             told = next(iter(str(error).splitlines()), "")
             text = f"{typing}: cannot be traced by jit, called directly ({type(error).__name__}: {told})"
@@ -193,6 +211,8 @@ class Search:
         return sum(sizes) if all(sizes) else 0
 
     def _other_size(self, label: str, inner: "Search", at: Sequence[Probe]) -> None:
+        if inner.agrees_with_autodiff(at):
+            return
         looks = inner.examine(at, [WIDE])
         if looks and all(look.suspicious for look in looks if look.probe.ordinary):
             self._remember(self.seen.undecided, f"{label}: differs everywhere; is it written for one size?")
@@ -300,10 +320,12 @@ class Search:
                 left = f"{suspect.probe.label}: differs, and the reason was not sought"
                 self.seen.undecided.append(left)
                 continue
-            if self.seen.mistakes:
-                return
+            if any(known is not Cause.KINK for _, known, _ in self.seen.mistakes):
+                break
             explained += 1
             self._sort_out(suspect, explain(self.evaluator, suspect, self.options.seed), looks)
+        # What is wrong beside a kink, too, is not about the kink.
+        self.seen.mistakes.sort(key=lambda mistake: mistake[1] is Cause.KINK)
 
     def _sort_out(self, suspect: Look, why: Explained, looks: Sequence[Look]) -> None:
         note = f"{suspect.probe.label}, {suspect.typing}: {why.text}"
