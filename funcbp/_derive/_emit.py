@@ -7,7 +7,7 @@ from fractions import Fraction
 from ._algebra import POWER, Factor, Label, factors_of
 from ._choices import COMPARE, SELECT
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node
-from ._operations import INVERSE, PLACE
+from ._operations import INVERSE, LOG_DETERMINANT, PLACE
 from ._scalars import Scalar, scalar_of_dimension
 
 __all__ = ["Emitter"]
@@ -42,6 +42,9 @@ class Emitter:
 
     def __init__(self, names: dict[Node, str], sizes: Mapping[str, int]) -> None:
         self.names, self.sizes = names, sizes
+        self.repeated: set[Node] = set()
+        self.factors: dict[Node, str] = {}
+        self.pending: list[str] = []
 
     def full(self, node: Node) -> str:
         """An expression with the whole shape of a node."""
@@ -69,8 +72,21 @@ class Emitter:
             return self._contraction(node)
         if node.op.elementwise:
             return self._elementwise(node)
+        if node.op in (INVERSE, LOG_DETERMINANT) and node.args[0] in self.repeated:
+            factor = self._factored(node.args[0])
+            solved = f"jax.scipy.linalg.lu_solve({factor}, jnp.eye({factor}[0].shape[0]))"
+            logarithm = f"jnp.sum(jnp.log(jnp.abs(jnp.diagonal({factor}[0]))))"
+            return Code(solved if node.op is INVERSE else logarithm, ATOM, own)
         text = node.op.python(node, [self._whole(a).at(ATOM) for a in node.args])
         return Code(text, ATOM, own)
+
+    def _factored(self, matrix: Node) -> str:
+        """The name of the LU factors of a matrix that is solved with more than once."""
+        if matrix not in self.factors:
+            name = f"lu{len(self.factors) or ''}"
+            self.pending.append(f"{name} = jax.scipy.linalg.lu_factor({self.full(matrix)})")
+            self.factors[matrix] = name
+        return self.factors[matrix]
 
     def _elementwise(self, node: Node) -> Code:
         codes = [self.code(a) for a in node.args]
@@ -190,6 +206,11 @@ class Emitter:
                 (rest,) = sharing
                 if len(rest.labels) == 2 and rest.labels[0] != axis:
                     rest = _transposed(rest, rest.labels[::-1])
+                if factor.args[0] in self.repeated:
+                    turn = ", trans=1" if flip else ""
+                    text = f"jax.scipy.linalg.lu_solve({self._factored(factor.args[0])}, {rest.text}{turn})"
+                    operands = [*others, Code(text, ATOM, (labels[k], *rest.labels[1:]))]
+                    break
                 matrix = self._whole(factor.args[0])
                 text = f"jnp.linalg.solve({matrix.at(ATOM)}{'.T' if flip else ''}, {rest.text})"
                 operands = [*others, Code(text, ATOM, (labels[k], *rest.labels[1:]))]

@@ -8,6 +8,7 @@ from ._differentiate import expand
 from ._emit import Emitter, shape_text
 from ._functions import Function
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node, topological, variable
+from ._operations import INVERSE, LOG_DETERMINANT
 from ._predicates import constant_value, is_product, is_view
 from ._program import Program, fresh
 from ._scalars import Dimension
@@ -42,6 +43,7 @@ def source_of(
     gradients = [_shaped_back(name, arguments[name]) for name in program.wrt]
     body += [line for line in gradients if line]
     body.append(f"return {program.output}, {{{returned}}}")
+    body = _without_unused(body)
     body = [*_dimension_lines(body, arguments), *body]
     header = ["import jax"] if any(re.search(r"\bjax\.", line) for line in body) else []
     header.append("from jax import numpy as jnp")
@@ -58,7 +60,7 @@ class _Writer:
     def __init__(
         self, program: Program, sizes: Mapping[str, int], aliases: Mapping[Node, str], taken: set[str]
     ) -> None:
-        self.program, self.aliases, self.taken = program, aliases, taken
+        self.program, self.aliases, self.taken = program, aliases, taken | set(aliases.values())
         self.emitter = Emitter({}, sizes)
         memo: dict[Node, Node] = {}
         forward = [(name, expand(value, memo)) for name, value in program.statements]
@@ -70,6 +72,11 @@ class _Writer:
         for node in topological([value for _, value in self.statements]):
             self.uses.update(node.args)
         self.uses.update(value for _, value in self.statements)
+        factored: Counter[Node] = Counter()
+        for node in topological([value for _, value in self.statements]):
+            if node.op in (INVERSE, LOG_DETERMINANT):
+                factored[node.args[0]] += self.uses[node]
+        self.emitter.repeated = {matrix for matrix, count in factored.items() if count > 1}
 
     def result(self, name: str) -> str:
         return f"grad_{name}"
@@ -80,12 +87,13 @@ class _Writer:
         for name, value in self.statements:
             out += self._shared(value)
             text = self._constant(name, value) or self.emitter.full(value)
-            while len(text) > _WIDTH and "\n" not in _wrapped(f"{name} = {text}"):
+            while any(len(line) > _WIDTH for line in _wrapped(f"{name} = {text}").split("\n")):
                 shorter = self._named_part(value, len(text))
                 if not shorter:
                     break
-                out.append(shorter)
+                out += [*self._flushed(), shorter]
                 text = self.emitter.full(value)
+            out += self._flushed()
             if text != name:
                 out.append(f"{name} = {text}")
             if value.op is not VARIABLE and value not in self.emitter.names:
@@ -114,7 +122,8 @@ class _Writer:
             ):
                 continue
             name = self._name(node)
-            out.append(f"{name} = {self.emitter.full(node)}")
+            text = self.emitter.full(node)
+            out += [*self._flushed(), f"{name} = {text}"]
             self.emitter.names[node] = name
         return out
 
@@ -131,7 +140,14 @@ class _Writer:
         self.emitter.names[node] = name
         return f"{name} = {text}"
 
+    def _flushed(self) -> list[str]:
+        """Factorizations that what was just written needs."""
+        lines, self.emitter.pending = self.emitter.pending, []
+        return lines
+
     def _worth_a_name(self, node: Node) -> bool:
+        if node.op is INVERSE and node.args[0] in self.emitter.repeated:
+            return False
         if node.op is VARIABLE or not node.args or is_view(node):
             return False
         if node.op in (ADD, CONTRACTION):
@@ -172,6 +188,18 @@ def _shaped_back(name: str, shape: tuple[Dimension, ...]) -> str:
     if 1 not in shape:
         return ""
     return f"grad_{name} = jnp.reshape(grad_{name}, {shape_text(variable(name, shape))})"
+
+
+def _without_unused(body: Sequence[str]) -> list[str]:
+    """The assignments whose names are read further down."""
+    read: set[str] = set()
+    out = []
+    for line in reversed(body):
+        name, is_assignment, value = line.partition(" = ")
+        if not is_assignment or not name.isidentifier() or name in read:
+            read |= set(re.findall(r"[^\W\d]\w*", value if is_assignment else line))
+            out.append(line)
+    return out[::-1]
 
 
 def _dimension_lines(body: Sequence[str], arguments: Mapping[str, tuple[Dimension, ...]]) -> list[str]:

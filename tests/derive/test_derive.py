@@ -124,3 +124,15 @@ def test_latex_is_balanced() -> None:
     assert text.count("{") == text.count("}")
     assert text.count(r"\left") == text.count(r"\right")
     assert text.isascii(), [c for c in text if not c.isascii()]
+
+
+def test_names_of_activations_are_not_given_twice(x64) -> None:
+    """tanh(A B) is named after its pre-activation, arctan(D) because it is used twice."""
+
+    def loss(x, A, B, D):
+        return x @ jnp.tanh(A @ B) @ jnp.arctan(D) @ x
+
+    d = funcbp.derive(loss, spec(3), spec(3, 3), spec(3, 3), spec(3, 3))
+    lines = [line.split(" = ")[0].strip() for line in d.source().splitlines() if " = " in line]
+    assert len(lines) == len(set(lines))
+    assert d.check(samples=1).ok
