@@ -28,10 +28,14 @@ def outcome(seed: int) -> str:
     found_value, found = d.plain(*values)
     np.testing.assert_allclose(found_value, value, rtol=1e-11, atol=1e-11, err_msg=random.text)
     scale = max(float(np.abs(g).max()) for g in gradients)
-    for name, truth in zip(random.names, gradients, strict=True):
-        assert found[name].shape == truth.shape, f"seed {seed}, ∂/∂{name} of {random.text}"
-        error = float(np.abs(found[name] - truth).max())
-        assert error <= 1e-11 * scale, f"seed {seed}, ∂/∂{name} of {random.text}: {error} of {scale}"
+    bounds = None
+    for k, (name, truth) in enumerate(zip(random.names, gradients, strict=True)):
+        where = f"seed {seed}, ∂/∂{name} of {random.text}"
+        assert found[name].shape == truth.shape, where
+        error = np.abs(found[name] - truth)
+        if error.max() > 1e-11 * scale:  # many digits cancel: is it more than rounding explains?
+            bounds = bounds or funcbp.verify.vjp_oracle(random.function, tuple(values), np.float64(1.0)).bound
+            assert (error <= bounds[k]).all(), f"{where}: {error.max()} of {scale}"
     return "right"
 
 
