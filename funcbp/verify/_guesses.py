@@ -9,6 +9,7 @@ import numpy as np
 
 from ._structured_rows import (
     Definite,
+    Diagonal,
     Mirrored,
     OneHot,
     Orthogonal,
@@ -152,6 +153,18 @@ def _symmetric(seen: Seen) -> Guess | None:
     return None
 
 
+def _diagonal(seen: Seen) -> Guess | None:
+    x = seen.value
+    if not _is_square(x) or not x.any() or (np.triu(x, 1) + np.tril(x, -1)).any():
+        return None
+    entries = np.diagonal(x, axis1=-2, axis2=-1)
+    if np.iscomplexobj(x) or (entries <= 0).any():
+        return Diagonal(reals(entries)), "diagonal", 0.0
+    logarithms = np.log(entries)
+    positive = Magnitudes(float(np.exp(logarithms.mean())), max(float(logarithms.std()), 0.5))
+    return Diagonal(positive), "diagonal and positive", 0.0
+
+
 def _triangular(seen: Seen) -> Guess | None:
     x = seen.value
     if not _is_square(x) or not x.any():
@@ -253,6 +266,7 @@ _DETECTORS: tuple[Callable[[Seen], Guess | None], ...] = (
     _hyperparameter,
     _one_hot,
     _simplex,
+    _diagonal,
     _symmetric,
     _mask,
     _orthogonal,

@@ -170,6 +170,22 @@ class Triangular(Structure):
 
 
 @dataclass(frozen=True)
+class Diagonal(Structure):
+    """Diagonal matrices."""
+
+    entries: Structure
+
+    def draw(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        return self.project(self.entries.draw(rng, shape))
+
+    def project(self, x: np.ndarray) -> np.ndarray:
+        return np.where(np.eye(x.shape[-1], dtype=bool), x, np.zeros_like(x))
+
+    def beyond(self, rng: np.random.Generator, x: np.ndarray) -> Deviations:
+        yield "full matrices", x + self.entries.draw(rng, x.shape)
+
+
+@dataclass(frozen=True)
 class Orthogonal(Structure):
     """Orthogonal (unitary) matrices; rotations where `proper`."""
 

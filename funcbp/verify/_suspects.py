@@ -6,7 +6,7 @@ exists.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -32,6 +32,7 @@ _KINKS: Mapping[str, Kind] = {
     "undecided": "undecided",
 }
 _FAR = 1e-2
+_LAST_DIGITS, _MOVED = 4.0, 8
 _LITTLE = 1e-4  # relative to the leaf: more is no rounding in float64
 _WORK = 300_000  # operations in high precision: a second
 _SAME_VALUE = 1e-5  # relative: a primal that is not the reference is off by more
@@ -146,6 +147,8 @@ def explain(evaluator: Evaluator, suspect: Look, seed: int = 0) -> Explained:
     kink = _kink(evaluator, suspect, seed)
     if kink is not None:
         return kink
+    if _ill_conditioned(evaluator, suspect, seed):
+        return Explained("rounding", "the last digits of the arguments move the truth as far")
     if not suspect.probe.ordinary and _both_out_of_range(suspect):
         return Explained("rounding", "autodiff in the same dtype leaves the range there, too")
     return Explained("mistake")
@@ -214,6 +217,30 @@ def _own_rounding(evaluator: Evaluator, suspect: Look) -> bool:
         with np.errstate(all="ignore"):
             explained = np.isfinite(own) & np.isfinite(m) & (np.abs(m - t) <= own + bound)
         if not explained[wrong].all():
+            return False
+    return True
+
+
+def _ill_conditioned(evaluator: Evaluator, suspect: Look, seed: int) -> bool:
+    """Whether arguments that differ in their last digits only have a truth as far off as the candidate is:
+    then it is the right answer to nearly the right question."""
+    if not all(np.isfinite(m[wrong]).all() for m, _, _, wrong in _parts(suspect)):
+        return False
+    problem, rng = evaluator.problem, np.random.default_rng(seed)
+    eps = _LAST_DIGITS * eps_of(coarsest(problem, suspect.typing))
+
+    def moved() -> Probe:
+        values = tuple(
+            x * (1 + eps * rng.uniform(-1, 1, np.shape(x))) if leaf.differentiable else x
+            for leaf, x in zip(problem.leaves, suspect.probe.values, strict=True)
+        )
+        return replace(suspect.probe, values=values)
+
+    near = evaluator.autodiff([moved() for _ in range(_MOVED)], Typing("float64", True))
+    for i, (m, _, t, wrong) in enumerate(_parts(suspect)):
+        with np.errstate(all="ignore"):
+            span = np.max([np.abs(x.cotangents[i] - t) for x in near], axis=0, initial=0.0)
+        if not (np.abs(m - t) <= _NO_WORSE * span)[wrong].all():
             return False
     return True
 
