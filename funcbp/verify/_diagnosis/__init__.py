@@ -39,6 +39,9 @@ def diagnose(
     for leaf in wrong:
         if leaf not in found and (why := nonfinite(evidence, leaf, program)) is not None:
             found[leaf] = why
+    if len(evidence.finite.compared) < len(evidence.compared):
+        evidence = evidence.finite
+        program = Program(evidence, seconds)
     rest = [leaf for leaf in wrong if leaf not in found]
     simple = {leaf: why for leaf in rest if (why := algebra.explain(evidence, leaf)) is not None}
     if len(simple) == len(rest) and len(set(simple.values())) <= 1:

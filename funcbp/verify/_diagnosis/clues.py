@@ -2,27 +2,19 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from .._report import Cause
 from .evidence import Evidence, Explanation, outside
 from .naming import identify
+from .regions import Candidate, Region, region
 from .search import Program
 from .tape import Tape
 
 __all__ = ["clue", "nonfinite"]
 
 _MOST = 400
-
-
-class Candidate(NamedTuple):
-    """A value of the forward or backward pass, at every probe that has a recorded run."""
-
-    name: str
-    line: str | None
-    values: tuple[np.ndarray | None, ...]
 
 
 def nonfinite(evidence: Evidence, leaf: int, program: Program) -> Explanation | None:
@@ -35,7 +27,8 @@ def nonfinite(evidence: Evidence, leaf: int, program: Program) -> Explanation | 
         marks.append(bad)
     if not any(m.any() for m in marks):
         return None
-    region = _region(evidence, leaf, program, marks)
+    found = _region(evidence, leaf, program, marks)
+    region = None if found is None else (found.condition, found.line)
     where = f" where {region[0]}" if region else ""
     text = f"NaN or infinite{where}, though the truth is finite; guard it, or take the limit"
     return Explanation(Cause.NONFINITE, text, region[1] if region else None)
@@ -144,86 +137,52 @@ def _where(evidence: Evidence, leaf: int, program: Program) -> Explanation | Non
         return None
     region = _region(evidence, leaf, program, marks)
     if region is not None:
-        condition, line, exact = region
-        cause = Cause.KINK if exact else Cause.REGION
-        return Explanation(cause, f"wrong only where {condition}; look at the branch for it", line)
-    return _indices(marks)
+        cause = Cause.KINK if region.exact else Cause.REGION
+        text = f"wrong only where {region.condition}; look at the branch for it"
+        return Explanation(cause, text, region.line)
+    return _indices(evidence, leaf, marks)
 
 
-def _indices(marks: Sequence[np.ndarray]) -> Explanation | None:
+def _indices(evidence: Evidence, leaf: int, marks: Sequence[np.ndarray]) -> Explanation | None:
+    """Whether it is wrong at one index of an axis only, or at a few."""
+    truths = evidence.truth(leaf)
     for axis in range(marks[0].ndim):
-        hit = [
-            np.flatnonzero(m.any(tuple(a for a in range(m.ndim) if a != axis))).tolist()
-            for m in marks
-            if m.any()
-        ]
+        hit = {tuple(_marked_along(m, axis)) for m in marks if m.any()}
         lengths = {m.shape[axis] for m in marks}
-        if len(hit) == 0 or len(lengths) != 1 or any(h != hit[0] for h in hit):
+        if len(hit) != 1 or len(lengths) != 1:
             continue
-        n = lengths.pop()
-        if hit[0] in ([0], [n - 1]) and n > 2:
-            which = "first" if hit[0] == [0] else "last"
+        n, at = lengths.pop(), list(hit.pop())
+        where = f"index {', '.join(map(str, at))} of axis {axis}"
+        if len(at) < n and not any(t[m].any() for t, m in zip(truths, marks, strict=True)):
+            text = f"not zero at {where}, where the truth is; mask it"
+            return Explanation(Cause.FACTOR_MISSING, text, alternatives=(Cause.REGION, Cause.OFF_BY_ONE))
+        if len(at) < n and any(
+            not m.any() and np.take(t, at, axis).any() for t, m in zip(truths, marks, strict=True)
+        ):
+            text = f"wrong only at {where}, and there only at some inputs; look at the branch for these"
+            return Explanation(Cause.REGION, text, alternatives=(Cause.OFF_BY_ONE,))
+        if at in ([0], [n - 1]) and n > 2:
+            which = "first" if at == [0] else "last"
             text = f"wrong only at the {which} index of axis {axis}; look at that step"
             return Explanation(Cause.OFF_BY_ONE, text, alternatives=(Cause.REGION,))
-        if len(hit[0]) <= n // 2:
-            text = f"wrong only at index {', '.join(map(str, hit[0]))} of axis {axis}; look at these"
+        if len(at) <= n // 2:
+            text = f"wrong only at {where}; look at these"
             return Explanation(Cause.REGION, text, alternatives=(Cause.OFF_BY_ONE,))
     return None
 
 
-def _region(
-    evidence: Evidence, leaf: int, program: Program, marks: Sequence[np.ndarray]
-) -> tuple[str, str | None, bool] | None:
-    """A range of some value that tells wrong elements from right ones at all probes; the widest margin."""
-    best: tuple[float, str, str | None, bool] | None = None
-    for candidate in _candidates(evidence, leaf, program, cotangents=False):
-        told = [(v, m) for v, m in zip(candidate.values, marks, strict=True) if v is not None]
-        if not told or not any(m.any() for _, m in told):
-            continue
-        values = np.concatenate([np.broadcast_to(v, m.shape).ravel() for v, m in told])
-        marked = np.concatenate([m.ravel() for _, m in told])
-        if marked.all() or not np.isfinite(values).all() or np.iscomplexobj(values):
-            continue
-        for name, x in ((candidate.name, values), (f"|{candidate.name}|", np.abs(values))):
-            condition = _range(name, x, marked)
-            if condition is not None and (best is None or condition[0] > best[0] * 1.5):
-                best = (condition[0], condition[1], candidate.line, condition[2])
-    return None if best is None else best[1:]
+def _marked_along(marked: np.ndarray, axis: int) -> list[int]:
+    others = tuple(a for a in range(marked.ndim) if a != axis)
+    return np.flatnonzero(marked.any(others)).tolist()
 
 
-def _range(name: str, x: np.ndarray, marked: np.ndarray) -> tuple[float, str, bool] | None:
-    low, high = x[marked].min(), x[marked].max()
-    inside = (x >= low) & (x <= high)
-    if (inside != marked).any():
-        return None
-    below, above = x[x < low], x[x > high]
-    spread = np.ptp(x) or 1.0
-    few = int(marked.sum())
-    if low == high:
-        return (10.0, f"{name} = {low:.6g}", True) if few > 1 or low == 0 else None
-    # By chance a few marked elements are neighbors in some order: many must agree.
-    if few < 3 or len(x) - few < 3:
-        return None
-    gap = min((low - below.max()) if below.size else spread, (above.min() - high) if above.size else spread)
-    if below.size and above.size:
-        text = f"{_between(below.max(), low)} < {name} < {_between(above.min(), high)}"
-    elif below.size:
-        text = f"{name} > {_between(below.max(), low)}"
-    else:
-        text = f"{name} < {_between(above.min(), high)}"
-    return gap / spread, text, False
-
-
-def _between(outer: float, inner: float) -> str:
-    """The shortest number between a right and a wrong value: the threshold as a person wrote it."""
-    if outer * inner < 0:
-        return "0"
-    for digits in range(1, 9):
-        for x in (outer, inner, (outer + inner) / 2):
-            text = f"{x:.{digits}g}"
-            if min(outer, inner) <= float(text) <= max(outer, inner):
-                return text
-    return f"{inner:.9g}"
+def _region(evidence: Evidence, leaf: int, program: Program, marks: Sequence[np.ndarray]) -> Region | None:
+    """A range of some value that tells wrong elements from right ones at all probes."""
+    trivial = [
+        (m == t) & (t == 0) & ~marked if m.shape == t.shape else np.zeros(t.shape, bool)
+        for m, t, marked in zip(evidence.mine(leaf), evidence.truth(leaf), marks, strict=True)
+    ]
+    return region(_candidates(evidence, leaf, program, cotangents=False), marks, trivial)
 
 
 def _candidates(

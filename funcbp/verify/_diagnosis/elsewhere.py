@@ -175,30 +175,86 @@ def _operands(context: Context, edge: Edge) -> Iterator[Mutant]:
             f"{_place(context, other)}"
         )
 
-        yield context.mutant(edge, Cause.WRONG_POINT, 5, text, _made_with(lambda _, v=value: v))
+        cause = _between(context, value, other)
+        yield context.mutant(edge, cause, 5, text, _made_with(lambda _, v=value: v))
+
+
+def _between(context: Context, earlier: int, later: int) -> Cause:
+    """What is left out where an earlier value stands for a later one: a term, a factor, or a function."""
+    names: list[str] = []
+    while later > earlier:
+        producer = context.graph.producer.get(later)
+        if producer is None or not producer.elementwise:
+            return Cause.WRONG_POINT
+        names.append(producer.name)
+        later = max((v for v in producer.inputs if v not in context.graph.adjustable), default=-1)
+    if later != earlier or not set(names) <= {"add", "sub", "mul", "div", "neg", "convert_element_type"}:
+        return Cause.WRONG_POINT
+    return Cause.TERM_MISSING if {"add", "sub"} & set(names) else Cause.FACTOR_MISSING
 
 
 def in_time(context: Context) -> Iterator[Mutant]:
-    """A loop's products made with the state after the step instead of the one before, or the other way."""
+    """A loop's products and slopes made with the state after the step instead of before, or the other way."""
     repeated = loops(context.recorder.active)
     for site in sites(context.recorder):
-        if site.which == " in every step" and site.first.name in ("mul", "dot_general"):
-            for edge in edges(site, context.recorder):
-                values = [node.inputs[1 - edge.position] for node in site.nodes]
-                last = _after(context, values[-1], repeated)
-                later = [*values[1:], last]
-                for shifted, which in ((later, "later"), ([None, *values[:-1]], "earlier")):
-                    if len(set(values)) > 1 and (which == "earlier" or last is not None):
-                        text = f"the cotangent of {{it}} takes the value one step {which}; take its own"
-                        at = {n.index: v for n, v in zip(site.nodes, shifted, strict=True)}
-                        change = _made_with(lambda p, at=at: at[p.node.index])
-                        yield context.mutant(edge, Cause.OFF_BY_ONE, 3, text, change)
+        if site.which != " in every step":
+            continue
+        for edge in edges(site, context.recorder):
+            if site.first.name in ("mul", "dot_general"):
+                yield from _shifted_in_time(context, edge, 1 - edge.position, repeated, _made_with)
+            elif site.first.elementwise and len(site.first.inputs) == 1:
+                change = _slope_at(Span(site.first.inputs[0], site.first.outputs[0], (site.first,)))
+                yield from _shifted_in_time(context, edge, 0, repeated, change)
 
 
-def _after(context: Context, value: int, repeated: list[list[Node]]) -> int | None:
+def _shifted_in_time(
+    context: Context,
+    edge: Edge,
+    position: int,
+    repeated: list[list[Node]],
+    change: Callable[[Callable[[Pulled], int | None]], Change],
+) -> Iterator[Mutant]:
+    """A change that takes an operand of another step."""
+    values = [node.inputs[position] for node in edge.site.nodes]
+    if len(set(values)) < 2:
+        return
+    for shifted, which in (
+        ([*values[1:], _after(context, values, repeated)], "later"),
+        ([None, *values[:-1]], "earlier"),
+    ):
+        if which == "earlier" or shifted[-1] is not None:
+            text = f"the cotangent of {{it}} takes the value one step {which}; take its own"
+            at = {n.index: v for n, v in zip(edge.site.nodes, shifted, strict=True)}
+            yield context.mutant(edge, Cause.OFF_BY_ONE, 3, text, change(lambda p, at=at: at[p.node.index]))
+
+
+def _after(context: Context, values: list[int], repeated: list[list[Node]]) -> int | None:
     """The value one step after the last that a loop reads: what its last step leaves behind."""
-    producer = context.graph.producer.get(value)
-    return next((loop[-1].outputs[0] for loop in repeated if producer in loop[:-1]), None)
+    known = context.tape.values
+    for loop in repeated:
+        left = [known[node.outputs[0]] for node in loop if node.outputs[0] in known]
+        if len(left) == len(values) and all(
+            np.array_equal(a, known[v]) for a, v in zip(left[:-1], values[1:], strict=True)
+        ):
+            return loop[-1].outputs[0]
+    return None
+
+
+def _slope_at(span: Span) -> Callable[[Callable[[Pulled], int | None]], Change]:
+    """An elementwise function's share made with its derivative at another value; None is its own."""
+    compiled = _compat.quick_jit(_derivative(span))
+
+    def made(value_of: Callable[[Pulled], int | None]) -> Change:
+        def change(p: Pulled) -> np.ndarray:
+            value = value_of(p)
+            if value is None:
+                return p.share
+            with jax.enable_x64(True):
+                return p.ct * np.asarray(compiled(p.tape.values[value], {}))
+
+        return change
+
+    return made
 
 
 def _made_with(value_of: Callable[[Pulled], int | None]) -> Change:

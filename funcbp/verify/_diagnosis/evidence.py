@@ -70,6 +70,23 @@ class Evidence:
         """The leaves with an element outside of its bound at some probe."""
         return tuple(k for k in range(len(self.problem.wrt)) if self.wrong_at(k))
 
+    @cached_property
+    def finite(self) -> "Evidence":
+        """Without the probes where the user's numbers are not finite: no guess gives these.
+
+        Only as far as every leaf that is wrong remains so.
+        """
+        kept = tuple(
+            c
+            for c in self.compared
+            if all(
+                m.shape != t.shape or np.isfinite(m[np.isfinite(t)]).all()
+                for m, t in zip(c.mine, c.truth, strict=True)
+            )
+        )
+        other = Evidence(self.problem, kept)
+        return other if other.wrong == self.wrong else self
+
     def wrong_at(self, leaf: int) -> list[int]:
         """The probes at which a leaf is wrong."""
         return [i for i, c in enumerate(self.compared) if outside(c, leaf).any()]

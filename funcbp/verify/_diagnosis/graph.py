@@ -167,6 +167,21 @@ class Graph:
                 varying.update(node.outputs)
         return frozenset(range(len(self.avals))) - varying
 
+    @cached_property
+    def adjustable(self) -> tuple[int, ...]:
+        """Constants that are one floating number each: what a line writes as 0.5 or 1e-5."""
+        return tuple(
+            v
+            for v, x in self.constants.items()
+            if np.shape(x) == () and jnp.issubdtype(self.avals[v].dtype, jnp.floating)
+        )
+
+    @cached_property
+    def predicates(self) -> tuple[int, ...]:
+        """The computed conditions of `where`."""
+        chosen = {n.inputs[0] for n in self.nodes if n.name == "select_n" and len(n.inputs) == 3}
+        return tuple(v for v in sorted(chosen) if v in self.producer and self.avals[v].dtype == np.bool_)
+
     def names(self, inputs: Sequence[str]) -> dict[int, str]:
         """Values with a name: inputs, what lines assign (`p = x @ w`), and these spread or reshaped."""
         found = dict(zip(self.inputs, inputs, strict=True))

@@ -60,6 +60,15 @@ def products(context: Context, edge: Edge) -> Iterator[Mutant]:
             lambda p: np.swapaxes(p.share, -1, -2),
             Cause.TRANSPOSE_FORGOTTEN,
         )
+    shape = graph.shape(node.outputs[0])
+    if len(shape) >= 2 and shape[-1] == shape[-2]:
+        yield context.mutant(
+            edge,
+            Cause.TRANSPOSE_FORGOTTEN,
+            3,
+            "the cotangent of {it} is made with the transpose of the product's own; transpose it",
+            lambda p: p.share_of(np.swapaxes(p.ct, -1, -2)),
+        )
     for axis, letter in enumerate(out):
         if letter not in own:
             yield from _contracted(context, edge, axis)
@@ -100,6 +109,32 @@ def _overwritten(p: Pulled) -> np.ndarray:
     flat = np.zeros(p.share.size + 1, p.ct.dtype)
     flat[p.tape.maps[p.node.index].ravel().astype(np.int64)] = p.ct.ravel()
     return flat[1:].reshape(p.share.shape)
+
+
+def places(context: Context, edge: Edge) -> Iterator[Mutant]:
+    """Places that the forward pass overwrites and that get a cotangent all the same."""
+    if edge.position == 0:
+        text = "what is overwritten in {it} gets a cotangent, too; set it to zero there"
+        yield context.mutant(
+            edge, Cause.FACTOR_MISSING, 2, text, lambda p: p.ct, Cause.REGION, Cause.TERM_MISSING
+        )
+
+
+def logarithmic_sums(context: Context, edge: Edge) -> Iterator[Mutant]:
+    """A cumulative logsumexp: its own step left out, or alone."""
+
+    def own(p: Pulled) -> np.ndarray:
+        return p.ct * np.exp(p.operand(0) - p.operand(-1))
+
+    for cause, text, of in (
+        (
+            Cause.OFF_BY_ONE,
+            "the cotangent of {it} leaves out its own step; include it",
+            lambda p: p.share - own(p),
+        ),
+        (Cause.REDUCTION, "the cotangent of {it} is not summed; sum over the steps that it is part of", own),
+    ):
+        yield context.mutant(edge, cause, 3, text, of, Cause.TERM_MISSING)
 
 
 def turns(context: Context, edge: Edge) -> Iterator[Mutant]:
@@ -269,8 +304,8 @@ def _all_shares(edge: Edge, change: Change) -> Override:
         sent = tape.pull(node, cts)
         moving = [k for k, v in enumerate(node.inputs) if v in tape.recorder.moving]
         found: Contributions = []
-        for order, (position, (value, share)) in enumerate(zip(moving, sent, strict=True)):
-            changed = change(Pulled(tape, node, replace(edge, position=position, order=order), cts[0], share))
+        for position, (value, share) in zip(moving, sent, strict=True):
+            changed = change(Pulled(tape, node, replace(edge, position=position), cts[0], share))
             found.append((value, share if changed is None else changed))
         return found
 
@@ -286,7 +321,7 @@ def _solved(p: Pulled) -> np.ndarray:
 
 def _at_transposed(p: Pulled) -> np.ndarray:
     turned = {p.node.inputs[0]: np.ascontiguousarray(p.operand(0).T)}
-    return p.tape.pull(p.node, [p.ct], turned)[p.edge.order][1]
+    return p.share_with([p.ct], turned)
 
 
 def kernels(context: Context, edge: Edge) -> Iterator[Mutant]:
@@ -300,7 +335,7 @@ def kernels(context: Context, edge: Edge) -> Iterator[Mutant]:
     def unflipped(p: Pulled) -> np.ndarray:
         kernel = p.node.inputs[1]
         flipped = {kernel: np.ascontiguousarray(np.flip(p.operand(1), spatial))}
-        return p.tape.pull(p.node, [p.ct], flipped)[p.edge.order][1]
+        return p.share_with([p.ct], flipped)
 
     text = "the cotangent of {it} is made with the kernel flipped the wrong way; flip it"
     yield context.mutant(edge, Cause.PERMUTED, 3, text, unflipped)
@@ -320,15 +355,18 @@ _MATRIX_FUNCTIONS = (
 BY_NAME: dict[str, tuple[Callable[[Context, Edge], Iterator[Mutant]], ...]] = {
     "concatenate": (parts,),
     "conv_general_dilated": (kernels,),
+    "cumlogsumexp": (logarithmic_sums,),
     "cumsum": (cumulative,),
     "dot_general": (products,),
     "dynamic_slice": (steps,),
+    "dynamic_update_slice": (places,),
     "gather": (gathers, steps),
     "inv": (matrices, systems),
     "reduce_max": (extremes,),
     "reduce_min": (extremes,),
     "reduce_sum": (sums,),
     "rev": (turns,),
+    "scatter": (places,),
     "select_n": (selections,),
     "slice": (steps,),
     "solve": (matrices, systems),

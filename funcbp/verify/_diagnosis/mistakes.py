@@ -100,6 +100,16 @@ def slopes(context: Context, edge: Edge) -> Iterator[Mutant]:
     """The local derivative of an elementwise function left out, inverted, or with an operand too many."""
     slope = context.tape.slopes.get((edge.node.index, edge.position))
     if slope is None or slope.size == 0 or np.all(np.abs(slope) == 1):
+        if edge.node.name == "abs":
+            text = "the sign of {it} is left out; multiply by it"
+            yield context.mutant(
+                edge,
+                Cause.FACTOR_MISSING,
+                2,
+                text,
+                _with_slope(lambda p: np.ones_like(p.slope)),
+                Cause.REGION,
+            )
         return
     others = [v for k, v in enumerate(edge.node.inputs) if k != edge.position]
     if np.ptp(slope.real) == 0 and all(v in context.graph.fixed for v in others):

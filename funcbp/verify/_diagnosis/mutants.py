@@ -1,6 +1,6 @@
 """What a mutant is, and how one operand's share of a pullback is changed."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -63,11 +63,10 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Edge:
-    """A moving operand of the nodes of a site: at `position` among all, at `order` among the moving ones."""
+    """An operand of the nodes of a site that moves in one of them at least."""
 
     site: Site
     position: int
-    order: int
 
     @property
     def node(self) -> Node:
@@ -78,6 +77,11 @@ class Edge:
     def value(self) -> int:
         """The operand."""
         return self.node.inputs[self.position]
+
+    def order(self, node: Node, recorder: Recorder) -> int | None:
+        """Its place among the moving operands of a node; None where it does not move."""
+        moving = [k for k, v in enumerate(node.inputs) if v in recorder.moving]
+        return moving.index(self.position) if self.position in moving else None
 
 
 class Pulled(NamedTuple):
@@ -108,7 +112,14 @@ class Pulled(NamedTuple):
 
     def share_of(self, ct: np.ndarray) -> np.ndarray:
         """The operand's share for another cotangent of the result."""
-        return self.tape.pull(self.node, [ct])[self.edge.order][1]
+        return self.share_with([ct])
+
+    def share_with(
+        self, cts: Sequence[np.ndarray], values: Mapping[int, np.ndarray] | None = None
+    ) -> np.ndarray:
+        """The same where some operands have other values."""
+        order = self.edge.order(self.node, self.tape.recorder)
+        return self.tape.pull(self.node, cts, values)[order or 0][1]
 
 
 # The share that a mistake makes of the right one; None where it is dropped.
@@ -117,9 +128,9 @@ Change = Callable[[Pulled], np.ndarray | None]
 
 def edges(site: Site, recorder: Recorder) -> Iterator[Edge]:
     """The moving operands of a site."""
-    moving = [k for k, v in enumerate(site.first.inputs) if v in recorder.moving]
-    for order, position in enumerate(moving):
-        yield Edge(site, position, order)
+    for position in range(len(site.first.inputs)):
+        if any(node.inputs[position] in recorder.moving for node in site.nodes):
+            yield Edge(site, position)
 
 
 def dropped(_: Pulled) -> None:
@@ -165,10 +176,11 @@ class Context:
 def _override(edge: Edge, change: Change) -> Override:
     def override(tape: Tape, node: Node, cts: list[np.ndarray]) -> Contributions:
         sent = tape.pull(node, cts)
-        if edge.order < len(sent):
-            value, right = sent[edge.order]
+        order = edge.order(node, tape.recorder)
+        if order is not None and order < len(sent):
+            value, right = sent[order]
             changed = change(Pulled(tape, node, edge, cts[0], right))
-            sent[edge.order : edge.order + 1] = (
+            sent[order : order + 1] = (
                 [] if changed is None else [(value, np.asarray(changed).reshape(right.shape))]
             )
         return sent

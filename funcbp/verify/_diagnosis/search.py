@@ -11,12 +11,14 @@ from jax import numpy as jnp
 
 from .._problem import Typing
 from .._report import Cause
+from .adjoints import JacobianMistake, jacobian_mistakes
 from .elsewhere import elsewhere, functions, in_time
 from .evidence import Evidence, Explanation, agree, outside
 from .graph import trace
 from .mistakes import mutants
 from .mutants import Context, Mutant
 from .naming import identify
+from .substitutions import Substitution, substitutions
 from .tape import Recorder, Tape
 
 __all__ = ["Found", "Program"]
@@ -25,10 +27,13 @@ _FLOAT64 = Typing("float64", True)
 _LARGEST = 200_000
 
 
+Mistake = Mutant | Substitution | JacobianMistake
+
+
 class Found(NamedTuple):
     """A mutant with the leaves that it explains."""
 
-    mutant: Mutant
+    mutant: Mistake
     leaves: frozenset[int]
     whole: bool
 
@@ -83,6 +88,17 @@ class Program:
             gradient = tape.gradient()
         right = all(_close(g, t) for g, t in zip(gradient, compared.truth, strict=True))
         return tape if right else None
+
+    def substituted(self, probe: int, other: Substitution) -> list[np.ndarray] | None:
+        """The gradient with other ingredients; None where they cannot be had."""
+        tape = self.tape(probe)
+        if tape is None:
+            return None
+        compared = self.evidence.compared[probe]
+        outputs = jax.tree.leaves(compared.probe.cotangent)
+        with jax.enable_x64(True), np.errstate(all="ignore"):
+            values = self.evidence.problem.typed(other.values(compared.probe.values), _FLOAT64)
+            return tape.recorder.tape(values, outputs, other.numbers, other.forced).gradient()
 
     def context(self, leaf_order: Sequence[int]) -> tuple[int, Context] | None:
         """The probe to guess by, and its context: small, finite, and wrong in most of the leaves."""
@@ -157,15 +173,21 @@ class Program:
         fits = all(agree(compared, k, compared.truth[k] + excess * lost[k]) for k in leaves)
         return 1 + excess if fits and np.isfinite(excess) else math.nan
 
-    def _stages(self, context: Context, furthest: int) -> Iterator[Sequence[Mutant] | Iterator[Mutant]]:
-        near = sorted([*mutants(context), *functions(context), *in_time(context)], key=lambda m: m.rank)
+    def _stages(self, context: Context, furthest: int) -> Iterator[Sequence[Mistake] | Iterator[Mutant]]:
+        other = [
+            *substitutions(self.evidence.problem.leaves, context.graph),
+            *jacobian_mistakes(context.graph, context.recorder.wrt),
+        ]
+        near = sorted(
+            [*mutants(context), *functions(context), *in_time(context), *other], key=lambda m: m.rank
+        )
         for low, high in ((0, 2), (3, 3), (4, 6)):
             if low <= furthest:
                 yield [m for m in near if low <= m.rank <= high]
         if furthest >= 5:
             yield elsewhere(context)
 
-    def _explained(self, probe: int, mutant: Mutant, leaves: Sequence[int]) -> Found | None:
+    def _explained(self, probe: int, mutant: Mistake, leaves: Sequence[int]) -> Found | None:
         guess = self._guess(probe, mutant)
         if guess is None:
             return None
@@ -186,8 +208,14 @@ class Program:
             whole = whole and all(agree(compared[i], k, g) for k, g in enumerate(guess))
         return Found(mutant, frozenset(candidates), whole) if candidates else None
 
-    def _guess(self, probe: int, mutant: Mutant) -> list[np.ndarray] | None:
+    def _guess(self, probe: int, mutant: Mistake) -> list[np.ndarray] | None:
+        if isinstance(mutant, Substitution):
+            return self.substituted(probe, mutant)
         tape = self.tape(probe)
+        if isinstance(mutant, JacobianMistake) and tape is not None:
+            guess = list(self.evidence.compared[probe].truth)
+            guess[mutant.leaf] = mutant.guess(tape)
+            return guess
         if tape is None or max(mutant.overrides) >= len(tape.graph.nodes):
             return None
         truth = self.evidence.compared[probe].truth

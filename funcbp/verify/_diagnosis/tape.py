@@ -5,6 +5,7 @@ mutation makes has to be sent down, through the nodes below it: thousands of mut
 compiled.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -34,10 +35,24 @@ class Recorder:
         self._run = _compat.quick_jit(self._everything)
         self._opaque: dict[int, Any] = {}
 
-    def tape(self, inputs: Sequence[Any], cotangents: Sequence[np.ndarray]) -> "Tape":
-        """The recorded run at some inputs, with the cotangents of the outputs."""
-        values, slopes, maps = self._run(*inputs)
-        known = {v: np.asarray(x) for v, x in self.graph.constants.items() if not _is_key(x)}
+    def tape(
+        self,
+        inputs: Sequence[Any],
+        cotangents: Sequence[np.ndarray],
+        numbers: Mapping[int, float] | None = None,
+        forced: Mapping[int, int] | None = None,
+    ) -> "Tape":
+        """The recorded run at some inputs, with the cotangents of the outputs.
+
+        Literals can be taken for other `numbers`, and predicates be `forced` to be false (0) or true (1).
+        """
+        graph = self.graph
+        taken = {v: np.asarray(graph.constants[v], graph.avals[v].dtype) for v in graph.adjustable}
+        taken.update({v: np.asarray(x, graph.avals[v].dtype) for v, x in (numbers or {}).items()})
+        sides = {v: np.int8((forced or {}).get(v, -1)) for v in graph.predicates}
+        values, slopes, maps = self._run(inputs, taken, sides)
+        known = {v: np.asarray(x) for v, x in graph.constants.items() if not _is_key(x)}
+        known.update(taken)
         known.update({v: np.asarray(x) for v, x in values.items()})
         return Tape(
             self,
@@ -74,15 +89,21 @@ class Recorder:
 
         return run
 
-    def _everything(self, *inputs: Any) -> tuple[dict[int, Any], dict[Any, Any], dict[int, Any]]:
+    def _everything(
+        self, inputs: Sequence[Any], numbers: Mapping[int, Any], forced: Mapping[int, Any]
+    ) -> tuple[dict[int, Any], dict[Any, Any], dict[int, Any]]:
         graph = self.graph
-        values: dict[int, Any] = {**graph.constants, **dict(zip(graph.inputs, inputs, strict=True))}
+        values: dict[int, Any] = {**graph.constants, **numbers}
+        values.update(zip(graph.inputs, inputs, strict=True))
         slopes: dict[Any, Any] = {}
         maps: dict[int, Any] = {}
         active = {node.index for node in self.active}
         for node in graph.nodes:
             operands = [values[v] for v in node.inputs]
             values.update(zip(node.outputs, evaluate(node, operands), strict=True))
+            for v in node.outputs:
+                if v in forced:
+                    values[v] = jnp.where(forced[v] < 0, values[v], forced[v] == 1)
             if node.index in active and node.elementwise:
                 for k, slope in _slopes(node, operands, values[node.outputs[0]], self).items():
                     slopes[node.index, k] = slope
@@ -105,6 +126,7 @@ class Tape:
     ) -> None:
         self.recorder, self.graph = recorder, recorder.graph
         self.values, self.slopes, self.maps = values, slopes, maps
+        self._jacobians: dict[int, np.ndarray] = {}
         self.seeds: list[tuple[int, np.ndarray]] = [
             (v, np.asarray(ct))
             for v, ct in zip(self.graph.outputs, cotangents, strict=True)
@@ -187,6 +209,17 @@ class Tape:
         other = Tape(self.recorder, self.values, self.slopes, self.maps, nothing)
         other.seeds = [(v, of(ct)) for v, ct in self.seeds]
         return other
+
+    def jacobian(self, leaf: int) -> np.ndarray:
+        """Of the first output by a leaf, both flat: a row for each element of the output."""
+        if leaf not in self._jacobians:
+            shape = self.seeds[0][1].shape
+            rows = [
+                self.with_cotangents(lambda _, e=row: e.reshape(shape)).gradient()[leaf].ravel()
+                for row in np.eye(math.prod(shape))
+            ]
+            self._jacobians[leaf] = np.stack(rows)
+        return self._jacobians[leaf]
 
     def gradient(self) -> list[np.ndarray]:
         """The right cotangents of the leaves."""
