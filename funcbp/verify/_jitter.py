@@ -86,6 +86,8 @@ class _Jitter(Disturbance):
             return [Pair(x, y) for x, y in zip(outputs, _compat.bind(equation, views), strict=True)]
         if name in _PRODUCTS and inexact(outputs[0]):
             outputs = [_strong(name, values, outputs[0], self.row["strong"])]
+        if not any(map(inexact, outputs)):
+            return [Pair(x, x) for x in outputs]
         size = _terms(name, equation, values)
         return [self.viewed(x, self.amplitude * (jnp.abs(x) if size is None else size)) for x in outputs]
 
