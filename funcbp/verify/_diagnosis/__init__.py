@@ -79,7 +79,7 @@ def _mutated(program: Program, leaves: list[int], simple: dict[int, Explanation]
     full = [f for f in matches if f.leaves == frozenset(leaves)]
     if full:
         return dict.fromkeys(leaves, _with_alternatives(full))
-    scaled = program.scaled(leaves) if len(leaves) > len(simple) else None
+    scaled = program.combined(leaves) if len(leaves) > len(simple) else None
     if scaled is not None:
         return dict.fromkeys(leaves, scaled)
     found = dict(simple)

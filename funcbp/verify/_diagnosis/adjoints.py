@@ -53,6 +53,14 @@ def jacobian_mistakes(graph: Graph, wrt: list[int]) -> Iterator[JacobianMistake]
     for leaf, value in enumerate(wrt):
         if graph.shape(value) == shape:
             yield JacobianMistake(
+                Cause.PERMUTED,
+                "summed in the order of the forward pass (J ct); run through the steps from the last",
+                2,
+                leaf,
+                _triangular_product,
+                alternatives=(Cause.TRANSPOSE_FORGOTTEN,),
+            )
+            yield JacobianMistake(
                 Cause.TRANSPOSE_FORGOTTEN,
                 "the function's own linear map applied to the cotangent (J ct); apply its transpose",
                 2,
@@ -68,3 +76,10 @@ def jacobian_mistakes(graph: Graph, wrt: list[int]) -> Iterator[JacobianMistake]
                 leaf,
                 lambda jacobian, ct: np.diagonal(jacobian) * ct,
             )
+
+
+def _triangular_product(jacobian: np.ndarray, ct: np.ndarray) -> np.ndarray:
+    """J ct where every element depends on earlier ones only; else nothing that could agree."""
+    if np.triu(jacobian, 1).any() and np.tril(jacobian, -1).any():
+        return np.full(ct.shape, np.nan)
+    return jacobian @ ct

@@ -79,19 +79,48 @@ def _cotangent(evidence: Evidence, leaf: int, program: Program) -> Explanation |
 
 
 def _factor(evidence: Evidence, leaf: int, program: Program) -> Explanation | None:
-    """Whether it is the truth times a power of some value, and perhaps a number."""
+    """Whether it is the truth times a power of some value, and perhaps one number for all probes."""
     for candidate in _candidates(evidence, leaf, program):
         for power in (1, -1, 2, -2, 0.5, -0.5):
-            guesses = []
+            products = []
             for truth, value in zip(evidence.truth(leaf), candidate.values, strict=True):
                 with np.errstate(all="ignore"):
-                    guesses.append(None if value is None else _spread(truth * value**power, truth.shape))
-            if evidence.agrees(leaf, guesses):
-                much = "many" if power > 0 else "few"
-                form = {1: "", 2: "²", 0.5: " to the power 1/2"}[abs(power)]
-                text = f"the truth with a factor {candidate.name}{form} too {much}; correct it"
-                return Explanation(Cause.FACTOR_MISSING, text, candidate.line)
+                    products.append(None if value is None else _spread(truth * value**power, truth.shape))
+            number = _number(evidence.mine(leaf), products)
+            guesses = [None if p is None else number * p for p in products]
+            if number and (number == 1 or _telling(products, candidate)) and evidence.agrees(leaf, guesses):
+                return _factored(candidate, power, number)
     return None
+
+
+def _number(mine: Sequence[np.ndarray], products: Sequence[np.ndarray | None]) -> float:
+    """The one number that takes products to what the user returned, at the probe where it shows best."""
+    for m, p in zip(mine, products, strict=True):
+        if p is None or m.shape != p.shape or not np.isfinite(p).all() or not np.isfinite(m).all():
+            continue
+        norm = float(np.vdot(p, p).real)
+        if norm and m.any():
+            number = float(np.vdot(p, m).real) / norm
+            return float(round(number)) if abs(number - round(number)) < 1e-9 else number
+    return 0.0
+
+
+def _telling(products: Sequence[np.ndarray | None], candidate: Candidate) -> bool:
+    """Whether the value differs enough for a number besides to be no luck."""
+    pairs = [(v, p) for v, p in zip(candidate.values, products, strict=True) if p is not None and p.any()]
+    seen = [np.broadcast_to(v, p.shape)[p != 0].ravel() for v, p in pairs]
+    return bool(seen) and len(np.unique(np.concatenate(seen))) > 2
+
+
+def _factored(candidate: Candidate, power: float, number: float) -> Explanation:
+    much = "many" if power > 0 else "few"
+    form = {1: "", 2: "²", 0.5: " to the power 1/2"}[abs(power)]
+    besides = "" if number == 1 else f", and besides a number {number:.9g}"
+    text = f"the truth with a factor {candidate.name}{form} too {much}{besides}; correct it"
+    counted = all(v is None or v.size == 1 for v in candidate.values) and candidate.line is not None
+    cause = Cause.CONSTANT_FACTOR if counted else Cause.FACTOR_MISSING
+    others = (Cause.FACTOR_MISSING,) if counted else ()
+    return Explanation(cause, text, candidate.line, others)
 
 
 def _term(evidence: Evidence, leaf: int, program: Program) -> Explanation | None:

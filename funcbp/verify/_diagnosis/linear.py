@@ -140,7 +140,7 @@ def logarithmic_sums(context: Context, edge: Edge) -> Iterator[Mutant]:
 def turns(context: Context, edge: Edge) -> Iterator[Mutant]:
     """A transpose or a reversal that is not undone."""
     causes = (Cause.PERMUTED, Cause.TRANSPOSED)
-    if edge.node.name == "transpose":
+    if edge.node.name == "transpose" and len(context.graph.shape(edge.value)) == 2:
         causes = (Cause.TRANSPOSE_FORGOTTEN, Cause.TRANSPOSED, Cause.PERMUTED)
     text = "{it} is not undone in the cotangent; undo it"
     yield context.mutant(edge, causes[0], 2, text, lambda p: p.ct.reshape(p.share.shape), *causes[1:])

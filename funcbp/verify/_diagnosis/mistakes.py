@@ -4,6 +4,7 @@ The rank says how far-fetched a mistake is: 1 a path dropped or negated, 2 a fac
 some primitives invite, 4 a factor too many, 5 a value from elsewhere.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -128,6 +129,10 @@ def _with_slope(of: Callable[[Pulled], np.ndarray]) -> Change:
 
 
 def _constant_slope(context: Context, edge: Edge, slope: np.ndarray) -> Iterator[Mutant]:
+    if edge.node.name == "stop_gradient":
+        text = "{it} is differentiated; the reference stops the gradient there"
+        yield context.mutant(edge, Cause.VALUE, 2, text, _with_slope(lambda p: np.ones_like(p.slope)))
+        return
     for rank, text, of in (
         (2, "is left out; multiply by it", lambda p: np.ones_like(p.slope)),
         (3, "is applied twice; apply it once", lambda p: p.slope**2),
@@ -148,8 +153,10 @@ def _mask(context: Context, edge: Edge) -> Iterator[Mutant]:
 
 
 def _slope(context: Context, edge: Edge) -> Iterator[Mutant]:
-    def mutant(cause: Cause, rank: int, text: str, of: Callable[[Pulled], np.ndarray]) -> Mutant:
-        return context.mutant(edge, cause, rank, text, _with_slope(of))
+    def mutant(
+        cause: Cause, rank: int, text: str, of: Callable[[Pulled], np.ndarray], *others: Cause
+    ) -> Mutant:
+        return context.mutant(edge, cause, rank, text, _with_slope(of), *others)
 
     missing = Cause.FACTOR_MISSING
     yield mutant(
@@ -160,10 +167,14 @@ def _slope(context: Context, edge: Edge) -> Iterator[Mutant]:
     for k in (*range(len(edge.node.inputs)), -1):
         name = "its result" if k < 0 else f"its {('first', 'second', 'third')[min(k, 2)]} operand"
         factor = f"the derivative of {{it}} has {name} as a factor"
-        yield mutant(missing, 4, f"{factor} too many", lambda p, k=k: p.slope * p.operand(k))
+        # With its own operand a product's derivative is the product.
+        of_product = edge.node.name == "mul" and k == edge.position
+        causes = (Cause.WRONG_POINT, missing) if of_product else (missing,)
+        yield mutant(causes[0], 4, f"{factor} too many", lambda p, k=k: p.slope * p.operand(k), *causes[1:])
         yield mutant(missing, 4, f"{factor} too few", lambda p, k=k: p.slope / p.operand(k))
         instead = f"{name} stands in place of the derivative of {{it}}"
-        yield mutant(Cause.WRONG_POINT, 4, instead, lambda p, k=k: p.operand(k))
+        cause = missing if edge.node.name == "pow" else Cause.WRONG_POINT
+        yield mutant(cause, 4, instead, lambda p, k=k: p.operand(k))
 
 
 def broadcasts(context: Context, edge: Edge) -> Iterator[Mutant]:
@@ -176,7 +187,8 @@ def broadcasts(context: Context, edge: Edge) -> Iterator[Mutant]:
     elif node.elementwise:
         axes = implicit_axes(out, shape)
     axes = tuple(a for a in axes if out[a] > 1)
-    for some in dict.fromkeys([axes, *((a,) for a in axes)] if axes else []):
+    groups = [c for size in range(len(axes), 0, -1) for c in itertools.combinations(axes, size)]
+    for some in groups if len(axes) <= 3 else [axes]:
         n = int(np.prod([out[a] for a in some]))
         where = " and ".join(map(str, some))
         text = f"the cotangent of {{it}} is averaged over axis {where}, not summed; multiply by n = {n}"

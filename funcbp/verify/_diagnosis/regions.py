@@ -83,7 +83,7 @@ def _range(name: str, line: str | None, x: np.ndarray, marked: np.ndarray) -> Re
     wrong, right = np.unique(x[marked]), np.unique(x[~marked])
     below, above = right[right < low], right[right > high]
     if low == high:
-        telling = len(right) > 2 and (low == 0 or int(marked.sum()) > 1)
+        telling = len(right) > 2 and (low == 0 or (int(marked.sum()) > 1 and float(f"{low:.3g}") == low))
         return Region(f"{name} = {low:.6g}", line, True, 10.0) if telling else None
     if not _no_luck(len(wrong), len(right), bool(below.size and above.size), line is None):
         return None

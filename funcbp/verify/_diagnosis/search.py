@@ -1,6 +1,5 @@
 """Looks for the mutant that gives what the user returned, at every probe."""
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,14 +9,13 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._problem import Typing
-from .._report import Cause
 from .adjoints import JacobianMistake, jacobian_mistakes
 from .elsewhere import elsewhere, functions, in_time
 from .evidence import Evidence, Explanation, agree, outside
 from .graph import trace
 from .mistakes import mutants
 from .mutants import Context, Mutant
-from .naming import identify
+from .paths import explained_by_paths
 from .substitutions import Substitution, substitutions
 from .tape import Recorder, Tape
 
@@ -25,6 +23,7 @@ __all__ = ["Found", "Program"]
 
 _FLOAT64 = Typing("float64", True)
 _LARGEST = 200_000
+_MOST_PATHS = 80
 
 
 Mistake = Mutant | Substitution | JacobianMistake
@@ -137,41 +136,20 @@ class Program:
                 return _best_first(found)
         return _best_first(found)
 
-    def scaled(self, leaves: Sequence[int]) -> Explanation | None:
-        """A path whose term is right but for a constant factor: n/(n - 1), or any other."""
+    def combined(self, leaves: Sequence[int]) -> Explanation | None:
+        """One or two paths whose terms are there with other factors: n/(n - 1), none, minus, or any."""
         chosen = self.context(leaves)
-        for mutant in mutants(chosen[1]) if chosen else ():
-            if self.late:
-                return None
-            if mutant.path is None:
-                continue
-            factors = [self._path_factor(i, mutant, leaves) for i in range(len(self.evidence.compared))]
-            told = [f for f in factors if f is not None]
-            if not told or any(f != f for f in told):
-                continue
-            named = identify(self.evidence, factors, ())
-            if named is None and not np.allclose(told, told[0], rtol=1e-6):
-                continue
-            number = f"{told[0]:.9g}" if named is None else str(named)
-            line = None if mutant.source is None else str(mutant.source)
-            text = f"{mutant.path} is multiplied by {number} too much; divide by it"
-            return Explanation(Cause.CONSTANT_FACTOR, text, line, (Cause.TERM_MISSING,), told[0])
-        return None
+        if chosen is None or self.late:
+            return None
+        dropped = [m for m in mutants(chosen[1]) if m.path is not None][:_MOST_PATHS]
+        return explained_by_paths(self.evidence, leaves, dropped, self._lost)
 
-    def _path_factor(self, probe: int, mutant: Mutant, leaves: Sequence[int]) -> float | None:
-        """The factor of a path that gives what the user returned: NaN if none does, None if all do."""
+    def _lost(self, probe: int, mutant: Mutant) -> list[np.ndarray] | None:
+        """What goes through a path that a mutant drops; None where there is no recorded run."""
         tape = self.tape(probe)
         if tape is None or max(mutant.overrides) >= len(tape.graph.nodes):
             return None
-        compared = self.evidence.compared[probe]
-        lost = [-d for d in tape.changed(mutant.overrides)]
-        pairs = [(lost[k], compared.mine[k] - compared.truth[k]) for k in leaves]
-        norm = sum(float(np.vdot(path, path).real) for path, _ in pairs)
-        if not norm:
-            return None if not any(outside(compared, k).any() for k in leaves) else math.nan
-        excess = sum(float(np.vdot(path, d).real) for path, d in pairs) / norm
-        fits = all(agree(compared, k, compared.truth[k] + excess * lost[k]) for k in leaves)
-        return 1 + excess if fits and np.isfinite(excess) else math.nan
+        return [-d for d in tape.changed(mutant.overrides)]
 
     def _stages(self, context: Context, furthest: int) -> Iterator[Sequence[Mistake] | Iterator[Mutant]]:
         other = [

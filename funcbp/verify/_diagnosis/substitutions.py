@@ -188,13 +188,15 @@ def _predicates(graph: Graph) -> Iterator[Substitution]:
     """Conditions inside of the program that are ignored."""
     for value in graph.predicates:
         node = next(n for n in graph.uses[value] if n.name == "select_n")
+        masks = any(v in graph.fixed for v in node.inputs[1:])
+        causes = (Cause.FACTOR_MISSING, Cause.REGION) if masks else (Cause.REGION, Cause.FACTOR_MISSING)
         for side, word in ((1, "true"), (0, "false")):
             text = f"as if the condition of `where` were always {word}; apply it"
             yield Substitution(
-                Cause.FACTOR_MISSING,
+                causes[0],
                 text,
                 4,
                 forced={value: side},
                 source=node.source,
-                alternatives=(Cause.REGION, Cause.TERM_MISSING),
+                alternatives=causes[1:],
             )
