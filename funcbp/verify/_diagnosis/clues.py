@@ -41,6 +41,7 @@ def clue(evidence: Evidence, leaf: int, program: Program) -> Explanation:
         or _factor(evidence, leaf, program)
         or _term(evidence, leaf, program)
         or _where(evidence, leaf, program)
+        or _zeros(evidence, leaf)
         or _nothing(evidence, leaf)
     )
 
@@ -75,6 +76,18 @@ def _cotangent(evidence: Evidence, leaf: int, program: Program) -> Explanation |
             guesses.append(None if tape is None else tape.with_cotangents(of).gradient()[leaf])
         if evidence.agrees(leaf, guesses):
             return Explanation(cause, text)
+    return _dropped_output(evidence, leaf, program)
+
+
+def _dropped_output(evidence: Evidence, leaf: int, program: Program) -> Explanation | None:
+    """Whether the cotangent of one of several outputs is ignored."""
+    tapes = [program.tape(i) for i in range(len(evidence.compared))]
+    count = max((len(t.seeds) for t in tapes if t is not None), default=0)
+    for k in range(count) if count > 1 else ():
+        guesses = [None if t is None else t.without_output(k).gradient()[leaf] for t in tapes]
+        if evidence.agrees(leaf, guesses):
+            text = f"the gradient of the other outputs: the cotangent of output {k} is ignored; add its term"
+            return Explanation(Cause.TERM_MISSING, text, alternatives=(Cause.COTANGENT_IGNORED,))
     return None
 
 
@@ -117,7 +130,8 @@ def _factored(candidate: Candidate, power: float, number: float) -> Explanation:
     form = {1: "", 2: "²", 0.5: " to the power 1/2"}[abs(power)]
     besides = "" if number == 1 else f", and besides a number {number:.9g}"
     text = f"the truth with a factor {candidate.name}{form} too {much}{besides}; correct it"
-    counted = all(v is None or v.size == 1 for v in candidate.values) and candidate.line is not None
+    alike = all(v is None or v.size == 0 or np.ptp(v.real) == 0 for v in candidate.values)
+    counted = alike and candidate.line is not None
     cause = Cause.CONSTANT_FACTOR if counted else Cause.FACTOR_MISSING
     others = (Cause.FACTOR_MISSING,) if counted else ()
     return Explanation(cause, text, candidate.line, others)
@@ -172,6 +186,21 @@ def _where(evidence: Evidence, leaf: int, program: Program) -> Explanation | Non
     return _indices(evidence, leaf, marks)
 
 
+def _zeros(evidence: Evidence, leaf: int) -> Explanation | None:
+    """Whether all that is wrong is zero, or should be."""
+    marks = [outside(c, leaf) for c in evidence.compared]
+    pairs = list(zip(evidence.mine(leaf), evidence.truth(leaf), marks, strict=True))
+    if all(m.all() or not m.any() for m in marks) or any(m.shape != t.shape for m, t, _ in pairs):
+        return None
+    if not any(m[marked].any() for m, _, marked in pairs):
+        text = "zero wherever it is wrong, and right elsewhere; elements are left out, add them"
+        return Explanation(Cause.TERM_MISSING, text, alternatives=(Cause.REGION, Cause.ZERO))
+    if not any(t[marked].any() for _, t, marked in pairs):
+        text = "wrong where the truth is zero, and right elsewhere; a mask is missing, multiply by it"
+        return Explanation(Cause.FACTOR_MISSING, text, alternatives=(Cause.REGION,))
+    return None
+
+
 def _indices(evidence: Evidence, leaf: int, marks: Sequence[np.ndarray]) -> Explanation | None:
     """Whether it is wrong at one index of an axis only, or at a few."""
     truths = evidence.truth(leaf)
@@ -224,7 +253,7 @@ def _candidates(
         if x.kind in ("floating", "complex", "integer"):
             values = [np.asarray(c.probe.values[i], np.result_type(c.truth[leaf])) for c in evidence.compared]
             if all(_spreads(v.shape, s) for v, s in zip(values, shapes, strict=True)):
-                yield Candidate(x.name, None, tuple(values))
+                yield Candidate(x.name, None, tuple(values), problem.wrt[leaf] == i)
     if cotangents:
         for other in range(len(problem.wrt)):
             truths = evidence.truth(other)

@@ -25,7 +25,7 @@ def functions(context: Context) -> Iterator[Mutant]:
     """An elementwise function of several operations taken for one: its derivative dropped or misplaced."""
     for span in _all_spans(context):
         slope = _slope(context.tape, span)
-        if slope is None or slope.size == 0 or np.ptp(slope.real) == 0:
+        if slope is None or not _varies(span, slope):
             continue
         what = _function(context, span)
         if len(span.nodes) > 1:
@@ -72,6 +72,13 @@ def _slope(tape: Tape, span: Span) -> np.ndarray | None:
     return cts.get(span.x)
 
 
+def _varies(span: Span, slope: np.ndarray) -> bool:
+    """Whether a derivative is none of a linear function's."""
+    if slope.size == 1:
+        return any(node.name not in ("add", "sub", "mul", "div", "neg") for node in span.nodes)
+    return slope.size > 0 and bool(np.ptp(slope.real) != 0)
+
+
 def _of_span(
     span: Span, cause: Cause, rank: int, text: str, of: Callable[[Tape], np.ndarray | float]
 ) -> Mutant:
@@ -98,7 +105,7 @@ def _points(context: Context) -> Iterator[Mutant]:
     """A derivative evaluated at other values: of the result, of an earlier or a later layer."""
     for span in _all_spans(context)[: 2 * _MOST_SPANS]:
         slope = _slope(context.tape, span)
-        if slope is None or slope.size == 0 or np.ptp(slope.real) == 0:
+        if slope is None or not _varies(span, slope):
             continue
         values = [v for v in _alike(context, span.x) if v != span.x]
         if not values:

@@ -104,11 +104,38 @@ def gathers(context: Context, edge: Edge) -> Iterator[Mutant]:
             _overwritten,
         )
 
+        text = "the cotangent of {it} is divided by how often an index occurs; add, do not average"
+        yield context.mutant(edge, Cause.CONSTANT_FACTOR, 3, text, _averaged, Cause.REDUCTION)
+
+
+def _averaged(p: Pulled) -> np.ndarray:
+    at = p.tape.maps[p.node.index].ravel().astype(np.int64)
+    counts = np.bincount(at, minlength=p.share.size + 1)[1:].reshape(p.share.shape)
+    return p.share / np.maximum(counts, 1)
+
 
 def _overwritten(p: Pulled) -> np.ndarray:
     flat = np.zeros(p.share.size + 1, p.ct.dtype)
     flat[p.tape.maps[p.node.index].ravel().astype(np.int64)] = p.ct.ravel()
     return flat[1:].reshape(p.share.shape)
+
+
+def reshapes(context: Context, edge: Edge) -> Iterator[Mutant]:
+    """An axis split or joined with its two parts in the wrong order: tile for repeat."""
+    shape, out = context.graph.shape(edge.value), context.graph.shape(edge.node.outputs[0])
+    split = len(out) > len(shape)
+    parts = out if split else shape
+    for axis in range(len(parts) - 1):
+        if min(parts[axis : axis + 2]) < 2:
+            continue
+        turned = (*parts[:axis], parts[axis + 1], parts[axis], *parts[axis + 2 :])
+
+        def change(p: Pulled, a: int = axis, turned: tuple[int, ...] = turned) -> np.ndarray:
+            ct = p.ct if split else p.ct.reshape(turned)
+            return np.swapaxes(ct, a, a + 1).reshape(p.share.shape)
+
+        text = f"in the cotangent of {{it}} the axes {axis} and {axis + 1} of the reshape are exchanged"
+        yield context.mutant(edge, Cause.PERMUTED, 3, text, change, Cause.TRANSPOSED)
 
 
 def places(context: Context, edge: Edge) -> Iterator[Mutant]:
@@ -365,6 +392,7 @@ BY_NAME: dict[str, tuple[Callable[[Context, Edge], Iterator[Mutant]], ...]] = {
     "reduce_max": (extremes,),
     "reduce_min": (extremes,),
     "reduce_sum": (sums,),
+    "reshape": (reshapes,),
     "rev": (turns,),
     "scatter": (places,),
     "select_n": (selections,),

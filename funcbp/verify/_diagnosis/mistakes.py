@@ -18,6 +18,11 @@ from .sites import sites, statistics
 
 __all__ = ["IN_OUTPUT", "mutants"]
 
+_MOST_THRESHOLDS = 8
+_AFFINE = frozenset(
+    {"add", "add_any", "convert_element_type", "copy", "div", "mul", "neg", "stop_gradient", "sub"}
+)
+
 # Derivatives as they are written with the function's result q; at p instead they are wrong.
 IN_OUTPUT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "1 - q²": lambda q: 1 - q * q,
@@ -113,7 +118,8 @@ def slopes(context: Context, edge: Edge) -> Iterator[Mutant]:
             )
         return
     others = [v for k, v in enumerate(edge.node.inputs) if k != edge.position]
-    if np.ptp(slope.real) == 0 and all(v in context.graph.fixed for v in others):
+    alike = np.ptp(slope.real) == 0 and (slope.size > 1 or edge.node.name in _AFFINE)
+    if alike and all(v in context.graph.fixed for v in others):
         yield from _constant_slope(context, edge, slope)
     elif set(np.unique(slope).tolist()) <= {0.0, 0.5, 1.0}:
         yield from _mask(context, edge)
@@ -150,6 +156,11 @@ def _mask(context: Context, edge: Edge) -> Iterator[Mutant]:
         (Cause.KINK, 3, "at ties {it} gets all; split the cotangent", lambda d: np.where(d == 0.5, 1, d)),
     ):
         yield context.mutant(edge, cause, rank, text, _with_slope(lambda p, of=of: of(p.slope)))
+    numbers = {float(np.asarray(context.graph.constants[v])) for v in context.graph.adjustable}
+    for t in sorted({-1.0, 0.0, 0.5, 1.0} | {x for x in numbers if np.isfinite(x)})[:_MOST_THRESHOLDS]:
+        text = f"the mask of {{it}} is {{it}} > {t:.6g}; take the threshold of the forward pass"
+        mask = _with_slope(lambda p, t=t: p.operand(p.edge.position) > t)
+        yield context.mutant(edge, Cause.WRONG_POINT, 4, text, mask, Cause.REGION)
 
 
 def _slope(context: Context, edge: Edge) -> Iterator[Mutant]:

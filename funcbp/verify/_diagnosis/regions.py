@@ -12,8 +12,9 @@ import numpy as np
 
 __all__ = ["Candidate", "Region", "region"]
 
-# How many arrangements there must be for one that separates to be no luck, a power of ten.
-_ENOUGH_FOR_ARGUMENTS, _ENOUGH = 3.0, 5.0
+# How many arrangements there must be for one that separates to be no luck, a power of ten: for the argument
+# itself, for another, and for one of the many intermediate values.
+_ENOUGH = (1.0, 3.0, 5.0)
 
 
 class Candidate(NamedTuple):
@@ -23,11 +24,13 @@ class Candidate(NamedTuple):
         name: in words.
         line: of the reference; None for an argument.
         values: probe by probe; None where there is no recorded run.
+        own: whether it is the argument whose cotangent is looked at.
     """
 
     name: str
     line: str | None
     values: tuple[np.ndarray | None, ...]
+    own: bool = False
 
 
 class Region(NamedTuple):
@@ -70,13 +73,14 @@ def region(
         if marked.all() or not np.isfinite(values).all() or np.iscomplexobj(values):
             continue
         for name, of in ((candidate.name, values), (f"|{candidate.name}|", np.abs(values))):
-            found = _range(name, candidate.line, of, marked)
+            found = _range(candidate, name, of, marked)
             if found is not None and (best is None or found.margin > best.margin * 1.5):
                 best = found
     return best
 
 
-def _range(name: str, line: str | None, x: np.ndarray, marked: np.ndarray) -> Region | None:
+def _range(candidate: Candidate, name: str, x: np.ndarray, marked: np.ndarray) -> Region | None:
+    line = candidate.line
     low, high = x[marked].min(), x[marked].max()
     if (((x >= low) & (x <= high)) != marked).any():
         return None
@@ -85,7 +89,8 @@ def _range(name: str, line: str | None, x: np.ndarray, marked: np.ndarray) -> Re
     if low == high:
         telling = len(right) > 2 and (low == 0 or (int(marked.sum()) > 1 and float(f"{low:.3g}") == low))
         return Region(f"{name} = {low:.6g}", line, True, 10.0) if telling else None
-    if not _no_luck(len(wrong), len(right), bool(below.size and above.size), line is None):
+    kind = 0 if candidate.own else 1 if line is None else 2
+    if not _no_luck(len(wrong), len(right), bool(below.size and above.size), kind):
         return None
     # What is right at one special value only, such as zero, is so by coincidence.
     if 1 in (below.size, above.size):
@@ -101,12 +106,11 @@ def _range(name: str, line: str | None, x: np.ndarray, marked: np.ndarray) -> Re
     return Region(text, line, False, gap / spread)
 
 
-def _no_luck(wrong: int, right: int, two_sided: bool, argument: bool) -> bool:
+def _no_luck(wrong: int, right: int, two_sided: bool, kind: int) -> bool:
     """Whether so many different values would hardly fall on two sides of a threshold by luck."""
     arrangements = math.lgamma(wrong + right + 1) - math.lgamma(wrong + 1) - math.lgamma(right + 1)
     fitting = math.log(wrong + right) if two_sided else 0.0
-    enough = _ENOUGH_FOR_ARGUMENTS if argument else _ENOUGH
-    return min(wrong, right) > 2 and (arrangements - fitting) / math.log(10) > enough
+    return min(wrong, right) > min(kind, 1) + 1 and (arrangements - fitting) / math.log(10) > _ENOUGH[kind]
 
 
 def _between(outer: float, inner: float) -> str:

@@ -10,6 +10,7 @@ from jax import numpy as jnp
 
 from .._problem import Typing
 from .adjoints import JacobianMistake, jacobian_mistakes
+from .axes import over_other_axes
 from .elsewhere import elsewhere, functions, in_time
 from .evidence import Evidence, Explanation, agree, outside
 from .graph import trace
@@ -153,6 +154,7 @@ class Program:
 
     def _stages(self, context: Context, furthest: int) -> Iterator[Sequence[Mistake] | Iterator[Mutant]]:
         other = [
+            *over_other_axes(context),
             *substitutions(self.evidence.problem.leaves, context.graph),
             *jacobian_mistakes(context.graph, context.recorder.wrt),
         ]

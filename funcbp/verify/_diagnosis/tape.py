@@ -210,6 +210,13 @@ class Tape:
         other.seeds = [(v, of(ct)) for v, ct in self.seeds]
         return other
 
+    def without_output(self, which: int) -> "Tape":
+        """The same run with a cotangent of zero for one of the outputs."""
+        other = self.with_cotangents(lambda ct: ct)
+        value, ct = other.seeds[which]
+        other.seeds[which] = (value, np.zeros_like(ct))
+        return other
+
     def jacobian(self, leaf: int) -> np.ndarray:
         """Of the first output by a leaf, both flat: a row for each element of the output."""
         if leaf not in self._jacobians:
