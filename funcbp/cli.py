@@ -1,4 +1,4 @@
-"""The command line: `funcbp check` and `funcbp rules`; `funcbp --help` tells more."""
+"""The command line: `funcbp check`, `funcbp derive` and `funcbp rules`; `funcbp --help` tells more."""
 
 import sys
 from collections.abc import Sequence

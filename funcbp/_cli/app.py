@@ -11,7 +11,9 @@ import jax
 import tyro
 from rich.console import Console
 
+from .._derive import UnsupportedError
 from .check import Check, check
+from .derive import Derive, derive
 from .errors import UsageError
 from .rules import Rules, rules
 
@@ -21,7 +23,13 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _JAX = Path(jax.__file__).resolve().parent
 _ERROR, _INTERRUPTED = 2, 130
 
-_Command = Annotated[Check, tyro.conf.subcommand("check")] | Annotated[Rules, tyro.conf.subcommand("rules")]
+_REFUSALS = (TypeError, ValueError, UnsupportedError)
+
+_Command = (
+    Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Derive, tyro.conf.subcommand("derive")]
+    | Annotated[Rules, tyro.conf.subcommand("rules")]
+)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -29,10 +37,10 @@ def run(arguments: Sequence[str]) -> int:
     if list(arguments) in (["--version"], ["-V"]):
         print(f"funcbp {version('funcbp')}")
         return 0
-    description = "funcbp: hand-derived backward passes for JAX. Check your own, look up ours."
+    description = "funcbp: hand-derived backward passes for JAX. Check or derive your own, look up ours."
     config = tyro.cli(_Command, prog="funcbp", description=description, args=list(arguments) or ["--help"])
     try:
-        return check(config) if isinstance(config, Check) else rules(config)
+        return _command(config)
     except UsageError as error:
         _say(str(error))
     except KeyboardInterrupt:
@@ -42,10 +50,16 @@ def run(arguments: Sequence[str]) -> int:
     return _ERROR
 
 
+def _command(config: Check | Derive | Rules) -> int:
+    if isinstance(config, Check):
+        return check(config)
+    return derive(config) if isinstance(config, Derive) else rules(config)
+
+
 def _told(error: Exception) -> str:
     """What funcbp refuses is said in a sentence; what breaks in the user's code is shown with its lines."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    if not isinstance(error, TypeError | ValueError) or not _is_below(last.filename, _PACKAGE):
+    if not isinstance(error, _REFUSALS) or not _is_below(last.filename, _PACKAGE):
         return "".join(traceback.format_exception(error)).rstrip()
     if error.__cause__ is None:
         return str(error)

@@ -19,19 +19,25 @@ from rich.text import Text
 
 from ..verify import Report
 
-__all__ = ["jsonable", "progress", "show", "show_report", "write_json"]
+__all__ = ["jsonable", "progress", "show", "show_report", "write_json", "write_text"]
 
 _COLORS = {"right": "bold green", "wrong": "bold red", "undecidable": "bold yellow"}
 
 
-def show(text: Text | str) -> None:
-    """Print a text: with its styles on a terminal, and as it is, unwrapped, elsewhere."""
-    console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+def show(text: Text | str, *, aside: bool = False) -> None:
+    """Print a text: with its styles on a terminal, and as it is, unwrapped, elsewhere.
+
+    Args:
+        text: what to print.
+        aside: to stderr, because stdout belongs to something else.
+    """
+    stream = sys.stderr if aside else sys.stdout
+    console = Console(file=stream, highlight=False, markup=False, soft_wrap=True)
     console.print(text)
 
 
-def show_report(report: Report) -> None:
-    """Print a report: the words of `str(report)`, with colors on a terminal."""
+def show_report(report: Report, *, aside: bool = False) -> None:
+    """Print a report: the words of `str(report)`, with colors on a terminal; `aside` to stderr."""
     text = Text(str(report))
     first = text.plain.partition("\n")[0]
     text.stylize(_COLORS[report.verdict], len(first) - len(report.verdict), len(first))
@@ -41,7 +47,7 @@ def show_report(report: Report) -> None:
     text.highlight_regex(r"(?m)^ {4}expected (?P<green>.+?), got (?P<red>.+?)(?=, allowed|$)")
     text.highlight_regex(r"(?m)^ {4}(in|at|seed) .*$", "dim")
     text.highlight_regex(r"(?m)^  (not decided|notes):$", "yellow")
-    show(text)
+    show(text, aside=aside)
 
 
 @contextmanager
@@ -64,7 +70,11 @@ def _unseen(stage: str) -> None:
 
 def write_json(value: Any, where: str) -> None:
     """Write a value as strict JSON, to stdout for `"-"`, else to a file that is whole or not there."""
-    text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", where)
+
+
+def write_text(text: str, where: str) -> None:
+    """Write a text, to stdout for `"-"`, else to a file that is whole or not there."""
     if where == "-":
         sys.stdout.write(text)
         return
