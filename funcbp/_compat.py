@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
+from jax._src import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "called",
     "enable_x64",
     "frames",
+    "from_line_of",
     "jaxpr_as_fun",
     "quick_jit",
     "scan_counts",
@@ -56,6 +58,11 @@ def bind(equation: JaxprEqn, values: Sequence[Any]) -> list[Any]:
     functions, parameters = parameters if isinstance(parameters, tuple) else ((), parameters)
     outputs = equation.primitive.bind(*functions, *values, **parameters)
     return list(outputs) if equation.primitive.multiple_results else [outputs]
+
+
+def from_line_of(equation: JaxprEqn) -> AbstractContextManager[Any]:
+    """A context in which what is traced comes from the source line of an equation, not from here."""
+    return source_info_util.user_context(equation.source_info.traceback)
 
 
 def shapes(equation: JaxprEqn) -> list[tuple[int, ...]]:

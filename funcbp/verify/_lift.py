@@ -10,7 +10,7 @@ from jax import numpy as jnp
 from .. import _compat
 from .._compat import ClosedJaxpr, JaxprEqn, Literal
 
-__all__ = ["lifted"]
+__all__ = ["as_traced", "lifted"]
 
 _TYPE_PARAMETERS = ("new_dtype", "preferred_element_type", "dtype", "out_dtype", "accumulation_type")
 _BY_BITS = frozenset({"bitcast_convert_type", "nextafter"})
@@ -53,6 +53,23 @@ def lifted(function: Callable[..., Any]) -> Callable[..., Any]:
     return wide
 
 
+def as_traced(function: Callable[..., Any], specs: Any, args: Any, *, x64: bool) -> Any:
+    """`function(*args)` in float64, but as traced for other dtypes: with the random numbers of those.
+
+    JAX draws other numbers where 64-bit types are on. A function that draws is therefore traced as its user
+    runs it, and then evaluated in float64.
+
+    Args:
+        function: any traceable function of pytrees.
+        specs: a `jax.ShapeDtypeStruct` for every leaf of the arguments, as the user's are.
+        args: the arguments, floating ones in float64.
+        x64: whether 64-bit types are on where it is traced.
+    """
+    with _compat.enable_x64(x64):
+        closed, shape = jax.make_jaxpr(function, return_shape=True)(*specs)
+    return jax.tree.unflatten(jax.tree.structure(shape), _evaluate(closed, jax.tree.leaves(args)))
+
+
 def _widened(x: Any) -> Any:
     dtype = jnp.result_type(x)
     if jnp.issubdtype(dtype, jnp.complexfloating):
@@ -76,7 +93,8 @@ def _evaluate(closed: ClosedJaxpr, values: Sequence[Any]) -> list[Any]:
         return _widened(atom.val) if isinstance(atom, Literal) else environment[atom]
 
     for equation in closed.jaxpr.eqns:
-        outputs = _equation(equation, [read(atom) for atom in equation.invars])
+        with _compat.from_line_of(equation):
+            outputs = _equation(equation, [read(atom) for atom in equation.invars])
         environment.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in closed.jaxpr.outvars]
 

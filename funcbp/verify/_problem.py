@@ -15,6 +15,9 @@ import numpy as np
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
+from .._compat import enable_x64
+from ._lift import as_traced
+
 __all__ = [
     "Compared",
     "Kind",
@@ -27,6 +30,7 @@ __all__ = [
     "is_key",
     "leaf_kind",
     "like_output",
+    "x64_is_on",
 ]
 
 Kind = Literal["gradient", "vjp", "jacobian"]
@@ -148,6 +152,7 @@ class Problem:
         argnums: positions of the arguments whose cotangents are looked at.
         interleaved: `(arguments, others, cotangent)`: as `backward`, but with a forward pass of other
             arguments between the two passes; None unless they are separate functions.
+        drawn: the typing whose random numbers hold in float64, too; None if nothing is drawn.
         layout: in which a Jacobian is written.
         others: the candidate, if it were written in another one, by layout.
     """
@@ -159,6 +164,7 @@ class Problem:
     args: tuple[Any, ...]
     argnums: tuple[int, ...]
     interleaved: Callable[[tuple[Any, ...], tuple[Any, ...], Any], tuple[Any, tuple[Any, ...]]] | None = None
+    drawn: Typing | None = None
     layout: str = ""
     others: Mapping[str, Callable[[tuple[Any, ...], Any], tuple[Any, tuple[Any, ...]]]] = field(
         default_factory=dict
@@ -216,7 +222,19 @@ class Problem:
 
     def reference(self, *values: Any) -> Any:
         """The reference as a function of values for `leaves`. Traceable."""
-        return self.function(*self.pack(values))
+
+        def plain(*values: Any) -> Any:
+            return self.function(*self.pack(values))
+
+        if self.drawn is None or not x64_is_on():
+            return plain(*values)
+        return as_traced(plain, self._specs(values, self.drawn), values, x64=self.drawn.x64)
+
+    def _specs(self, values: Sequence[Any], typing: Typing) -> tuple[jax.ShapeDtypeStruct, ...]:
+        return tuple(
+            jax.ShapeDtypeStruct(np.shape(x), x.dtype if leaf.kind == "key" else _dtype(leaf, typing))
+            for leaf, x in zip(self.leaves, values, strict=True)
+        )
 
     def pull(self, values: Sequence[Any], cotangent: Any) -> tuple[Any, tuple[Any, ...]]:
         """The reference's output and the cotangents of the leaves at `wrt`, by `jax.vjp`. Traceable."""
@@ -239,8 +257,17 @@ class Problem:
         Raises:
             StructureError: if the cotangents do not have the tree of the arguments.
         """
-        value, trees = self.backward(self.pack(values), cotangent)
-        return value, self.align(trees, values)
+
+        def plain(values: Sequence[Any], cotangent: Any) -> tuple[Any, tuple[Any, ...]]:
+            value, trees = self.backward(self.pack(values), cotangent)
+            return value, self.align(trees, values)
+
+        if self.drawn is None or not x64_is_on():
+            return plain(values, cotangent)
+        specs = self._specs(values, self.drawn)
+        with enable_x64(self.drawn.x64):
+            out = jax.eval_shape(lambda *v: self.function(*self.pack(v)), *specs)
+        return as_traced(plain, (specs, out), (tuple(values), cotangent), x64=self.drawn.x64)
 
     def align(self, trees: tuple[Any, ...], values: Sequence[Any]) -> tuple[Any, ...]:
         """One cotangent for each leaf at `wrt`, out of the trees that the candidate returned."""
@@ -257,6 +284,11 @@ class Problem:
     def with_candidate(self, backward: Callable[..., Any]) -> "Problem":
         """The same question about another candidate."""
         return replace(self, backward=backward)
+
+
+def x64_is_on() -> bool:
+    """Whether 64-bit types are on, here and now."""
+    return jax.dtypes.canonicalize_dtype(np.float64) == np.float64
 
 
 def leaf_kind(value: Any) -> LeafKind | None:

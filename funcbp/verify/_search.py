@@ -8,11 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.typing import DTypeLike
 
 from .._compat import enable_x64
 from . import _conduct
-from ._bounds import eps_of
 from ._breakpoints import between
 from ._evaluate import CHUNK, Evaluator, Outcome
 from ._inference import infer
@@ -23,15 +21,16 @@ from ._report import Cause, Finding
 from ._resized import resized
 from ._subjects import vjp_problem
 from ._suspects import Explained, Look, explain, look
+from ._typings import WIDE, as_drawn, typings_of
 
 __all__ = ["WIDE", "Search", "Seen"]
 
-WIDE = Typing("float64", True)
 EXAMPLE = "the example"
 
 _EXPLAINED = 24  # suspects of which the reason is sought, before the rest is left undecided
 _SECOND_ORDER = 3  # probes
 _CLOSE = 1e-12
+_NOTHING = 1e-30
 
 
 @dataclass
@@ -68,10 +67,11 @@ class Search:
     """
 
     def __init__(self, problem: Problem, options: Options, chunk: int = CHUNK) -> None:
-        self.problem, self.options = problem, options
-        self.evaluator = Evaluator(problem, options.seed, chunk)
-        self.typings = _typings(problem, options.dtypes)
+        self.options = options
+        self.typings = typings_of(problem, options.dtypes)
         self.given = self.typings[0]
+        self.problem = problem = as_drawn(problem, self.given)
+        self.evaluator = Evaluator(problem, options.seed, chunk)
         self.assumptions = infer(problem, options.domain)
         self.seen = Seen()
         self.started = time.monotonic()
@@ -331,6 +331,8 @@ class Search:
         note = f"{suspect.probe.label}, {suspect.typing}: {why.text}"
         if why.kind in ("mistake", "kink") and not suspect.probe.inside:
             self._remember(self.seen.notes, f"{suspect.probe.label}: differs there; domain= decides")
+        elif why.kind == "mistake" and _subnormal(suspect):
+            self._remember(self.seen.undecided, f"{suspect.probe.label}: differs at numbers below 1e-30")
         elif why.kind == "mistake" and self._only_wide(suspect, looks):
             self._remember(self.seen.notes, f"in float64 it keeps only the digits of {self.given}: a cast")
         elif why.kind == "mistake":
@@ -358,20 +360,11 @@ class Search:
             notes.append(text)
 
 
-def _typings(problem: Problem, dtypes: Sequence[DTypeLike] | None) -> tuple[Typing, ...]:
-    x64 = bool(jax.config.read("jax_enable_x64"))
-    if dtypes is not None:
-        names = sorted((np.dtype(dtype).name for dtype in dtypes), key=eps_of, reverse=True)
-        return tuple(Typing(name, x64 or name == "float64") for name in names)
-    with enable_x64(x64):
-        found = {
-            x.dtype.name
-            for leaf, x in zip(problem.leaves, problem.typed(problem.example, Typing(None, x64)), strict=True)
-            if leaf.differentiable
-        }
-    if found <= {"float64", "complex128"}:
-        return (WIDE,)
-    return (Typing(None, x64), WIDE)
+def _subnormal(suspect: Look) -> bool:
+    """Whether it takes numbers next to nothing to show a difference: an iteration need not converge there."""
+    smallest = [np.abs(x[x != 0]).min(initial=1.0) for x in suspect.probe.values if x.dtype.kind in "fc"]
+    finite = all(np.isfinite(m).all() for m in suspect.mine.cotangents)
+    return finite and not suspect.probe.ordinary and min(smallest, default=1.0) < _NOTHING
 
 
 def _usable(problem: Problem, probe: Probe) -> bool:
