@@ -7,6 +7,8 @@ reference's backward pass, until one gives what the user returned. What nothing 
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from .._problem import Compared, Problem
 from .._report import Cause
 from . import algebra
@@ -31,9 +33,14 @@ def diagnose(
         One diagnosis for each cause; `Cause.VALUE` for what nothing explains. Empty if nothing is wrong.
     """
     evidence = Evidence(problem, tuple(compared))
-    wrong = evidence.wrong
-    if not wrong:
+    if not evidence.wrong:
         return ()
+    with np.errstate(all="ignore"):
+        return _diagnosed(evidence, seconds)
+
+
+def _diagnosed(evidence: Evidence, seconds: float) -> tuple[Diagnosis, ...]:
+    wrong = evidence.wrong
     program = Program(evidence, seconds)
     found = {leaf: why for leaf in wrong if (why := algebra.shape(evidence, leaf)) is not None}
     for leaf in wrong:
@@ -43,7 +50,9 @@ def diagnose(
         evidence = evidence.finite
         program = Program(evidence, seconds)
     rest = [leaf for leaf in wrong if leaf not in found]
-    simple = {leaf: why for leaf in rest if (why := algebra.explain(evidence, leaf)) is not None}
+    simple = {
+        leaf: why for leaf in rest if (why := algebra.explain(evidence, leaf, program.literals)) is not None
+    }
     if len(simple) == len(rest) and len(set(simple.values())) <= 1:
         found |= _located(program, rest, simple)
     else:

@@ -1,6 +1,7 @@
-"""A statistic's term over the wrong axis: p (g - sum(p g)) with the sum along columns, or with none at all."""
+"""A statistic's term over the wrong axis: p (g - sum(p g)) with the sum along columns, or with none."""
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,24 +16,42 @@ __all__ = ["over_other_axes"]
 
 
 def over_other_axes(context: Context) -> Iterator[Mutant]:
-    """Sums that are spread over their axes again: the term through each of them, along other axes."""
+    """Sums that are spread over their axes again: the term through each, or through all, along other axes."""
+    spreads = {}
     for node in context.recorder.active:
-        if node.name != "reduce_sum":
-            continue
-        spread = _spreading(context, node)
-        shape = context.graph.shape(node.inputs[0])
-        own = tuple(node.params["axes"])
-        if spread is None or context.graph.shape(spread.outputs[0]) != shape:
-            continue
-        where = " and ".join(map(str, own))
+        spread = _spreading(context, node) if node.name == "reduce_sum" else None
+        if spread is not None and context.graph.shape(spread.outputs[0]) == _summed(context, node):
+            spreads[node] = spread
+    alike: dict[object, list[Node]] = {}
+    for node in spreads:
+        alike.setdefault((_summed(context, node), tuple(node.params["axes"])), []).append(node)
+    groups = [[node] for node in spreads] + [group for group in alike.values() if len(group) > 1]
+    for group in groups:
+        shape, own = _summed(context, group[0]), tuple(group[0].params["axes"])
         for axes in _others(shape, own):
-            over = (
-                f"over axis {' and '.join(map(str, axes))}" if axes else "over no axis, element by element,"
-            )
-            text = f"the term that goes through the sum over axis {where} is taken {over} instead"
-            cause = Cause.REDUCTION if axes else Cause.TERM_MISSING
-            override = _along(spread, axes)
-            yield Mutant(cause, text, 3, {node.index: override}, node.source, (Cause.STATISTICS,))
+            yield from _taken_along(group, spreads, shape, axes)
+
+
+def _summed(context: Context, node: Node) -> tuple[int, ...]:
+    return context.graph.shape(node.inputs[0])
+
+
+def _taken_along(
+    group: list[Node], spreads: dict[Node, Node], shape: tuple[int, ...], axes: tuple[int, ...]
+) -> Iterator[Mutant]:
+    own = tuple(group[0].params["axes"])
+    over = f"over axis {_listed(axes)}" if axes else "over no axis, element by element,"
+    terms = "the term that goes" if len(group) == 1 else f"the terms that go (of {len(group)} of these)"
+    text = f"{terms} through the sum over axis {_listed(own)} is taken {over} instead"
+    cause = Cause.REDUCTION if axes else Cause.TERM_MISSING
+    as_mean = math.prod(shape[a] for a in own) / math.prod(shape[a] for a in axes)
+    for scale, at_target in itertools.product(dict.fromkeys([1.0, as_mean]), (False, True)):
+        overrides = {node.index: _along(spreads[node], axes, scale, at_target) for node in group}
+        yield Mutant(cause, text, 3, overrides, group[0].source, (Cause.STATISTICS,))
+
+
+def _listed(axes: tuple[int, ...]) -> str:
+    return " and ".join(map(str, axes))
 
 
 def _others(shape: tuple[int, ...], own: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -55,16 +74,17 @@ def _spreading(context: Context, node: Node) -> Node | None:
         user = users[0]
         out = graph.shape(user.outputs[0])
         if user.name == "broadcast_in_dim" and repeated_axes(user, graph.shape(value)):
-            return user if graph.size(user.outputs[0]) > graph.size(value) else None
-        if user.elementwise and implicit_axes(out, graph.shape(value)):
+            if graph.size(user.outputs[0]) > graph.size(value):
+                return user
+        elif user.elementwise and implicit_axes(out, graph.shape(value)):
             return user
-        if not user.elementwise and user.name not in ("broadcast_in_dim", "reshape", "squeeze"):
+        elif not user.elementwise and user.name not in ("broadcast_in_dim", "reshape", "squeeze"):
             return None
         value = user.outputs[0]
 
 
-def _along(spread: Node, axes: tuple[int, ...]) -> Override:
-    """The term with its elements added up along other axes."""
+def _along(spread: Node, axes: tuple[int, ...], scale: float, at_target: bool) -> Override:
+    """The term with its elements added up along other axes; at the target if 1/sum is put in after that."""
 
     def override(tape: Tape, node: Node, cts: list[np.ndarray]) -> Contributions:
         shape = tape.graph.shape(node.inputs[0])
@@ -72,9 +92,11 @@ def _along(spread: Node, axes: tuple[int, ...]) -> Override:
         full = _unsummed(tape, spread)
         total = np.broadcast_to(full.sum(own, keepdims=True), shape)
         # What is between the sum and its repetition works on the sum: a factor for each of them.
-        between = np.expand_dims(cts[0], own)
+        between = scale * np.expand_dims(cts[0], own)
         factor = np.where(total == 0, 0, between / np.where(total == 0, 1, total))
-        moved = np.broadcast_to((full * factor).sum(axes, keepdims=True), shape) if axes else full * factor
+        weight = np.expand_dims(tape.values[node.outputs[0]], own) if at_target else np.ones(())
+        parts = full * factor * weight
+        moved = (np.broadcast_to(parts.sum(axes, keepdims=True), shape) if axes else parts) / weight
         return [(node.inputs[0], moved)]
 
     return override

@@ -120,8 +120,11 @@ def _number(mine: Sequence[np.ndarray], products: Sequence[np.ndarray | None]) -
 
 def _telling(products: Sequence[np.ndarray | None], candidate: Candidate) -> bool:
     """Whether the value differs enough for a number besides to be no luck."""
-    pairs = [(v, p) for v, p in zip(candidate.values, products, strict=True) if p is not None and p.any()]
-    seen = [np.broadcast_to(v, p.shape)[p != 0].ravel() for v, p in pairs]
+    seen = [
+        np.broadcast_to(v, p.shape)[p != 0].ravel()
+        for v, p in zip(candidate.values, products, strict=True)
+        if v is not None and p is not None and p.any()
+    ]
     return bool(seen) and len(np.unique(np.concatenate(seen))) > 2
 
 
@@ -179,11 +182,12 @@ def _where(evidence: Evidence, leaf: int, program: Program) -> Explanation | Non
     if not bad or bad > 0.9 * total:
         return None
     region = _region(evidence, leaf, program, marks)
-    if region is not None:
+    indices = _indices(evidence, leaf, marks)
+    if region is not None and not (indices and region.exact and region.line is not None):
         cause = Cause.KINK if region.exact else Cause.REGION
         text = f"wrong only where {region.condition}; look at the branch for it"
         return Explanation(cause, text, region.line)
-    return _indices(evidence, leaf, marks)
+    return indices
 
 
 def _zeros(evidence: Evidence, leaf: int) -> Explanation | None:

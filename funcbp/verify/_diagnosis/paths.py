@@ -33,18 +33,15 @@ def explained_by_paths(
         lost: what goes through a path at a probe, for all leaves.
     """
     probes = [i for i in range(len(evidence.compared)) if paths and lost(i, paths[0]) is not None]
-    columns = [_column(evidence, leaves, probes, path, lost) for path in paths]
-    kept = [k for k, c in enumerate(columns) if c is not None and c.any()]
+    columns = [(path, _column(evidence, leaves, probes, path, lost)) for path in paths]
+    kept = [(path, column) for path, column in columns if column is not None and column.any()]
     wrong = _scaled(evidence, probes, [_differences(evidence, i, leaves) for i in probes])
     if not kept or not wrong.any() or not np.isfinite(wrong).all():
         return None
-    matrix = np.stack([columns[k] for k in kept])
-    for found in _fitting(matrix, wrong):
-        if all(
-            evidence.agrees(leaf, _guesses(evidence, leaf, [(paths[kept[k]], f) for k, f in found], lost))
-            for leaf in leaves
-        ):
-            return _explanation(evidence, [(paths[kept[k]], f) for k, f in found])
+    for fitting in _fitting(np.stack([column for _, column in kept]), wrong):
+        found = [(kept[k][0], factor) for k, factor in fitting]
+        if all(evidence.agrees(leaf, _guesses(evidence, leaf, found, lost)) for leaf in leaves):
+            return _explanation(evidence, found)
     return None
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from .graph import trace
 from .mistakes import mutants
 from .mutants import Context, Mutant
 from .paths import explained_by_paths
-from .substitutions import Substitution, substitutions
+from .substitutions import Substitution, own_literals, substitutions
 from .tape import Recorder, Tape
 
 __all__ = ["Found", "Program"]
@@ -25,6 +26,7 @@ __all__ = ["Found", "Program"]
 _FLOAT64 = Typing("float64", True)
 _LARGEST = 200_000
 _MOST_PATHS = 80
+_MOST_LITERALS = 8
 
 
 Mistake = Mutant | Substitution | JacobianMistake
@@ -59,6 +61,13 @@ class Program:
     def late(self) -> bool:
         """Whether time is up."""
         return time.monotonic() > self.end
+
+    @cached_property
+    def literals(self) -> tuple[float, ...]:
+        """Numbers that the reference's own lines compute with, but for those that everybody uses."""
+        tape = next((t for i in range(len(self.evidence.compared)) if (t := self.tape(i)) is not None), None)
+        found = {abs(x) for x in own_literals(tape.graph).values()} if tape is not None else set()
+        return tuple(sorted(found - {0.0, 0.5, 1.0, 2.0}))[:_MOST_LITERALS]
 
     def tape(self, probe: int) -> Tape | None:
         """The recorded run at a probe; None where its gradient is not the truth, as at a kink."""
@@ -188,14 +197,18 @@ class Program:
             whole = whole and all(agree(compared[i], k, g) for k, g in enumerate(guess))
         return Found(mutant, frozenset(candidates), whole) if candidates else None
 
+    def _with_leaf(self, probe: int, leaf: int, guess: np.ndarray) -> list[np.ndarray]:
+        """The truth with another cotangent of one leaf."""
+        whole = list(self.evidence.compared[probe].truth)
+        whole[leaf] = guess
+        return whole
+
     def _guess(self, probe: int, mutant: Mistake) -> list[np.ndarray] | None:
         if isinstance(mutant, Substitution):
             return self.substituted(probe, mutant)
         tape = self.tape(probe)
-        if isinstance(mutant, JacobianMistake) and tape is not None:
-            guess = list(self.evidence.compared[probe].truth)
-            guess[mutant.leaf] = mutant.guess(tape)
-            return guess
+        if isinstance(mutant, JacobianMistake):
+            return None if tape is None else self._with_leaf(probe, mutant.leaf, mutant.guess(tape))
         if tape is None or max(mutant.overrides) >= len(tape.graph.nodes):
             return None
         truth = self.evidence.compared[probe].truth

@@ -15,7 +15,7 @@ from .._problem import Leaf
 from .._report import Cause
 from .graph import Graph, Source
 
-__all__ = ["Substitution", "substitutions"]
+__all__ = ["Substitution", "own_literals", "substitutions"]
 
 _MOST_PAIRS = 24
 _MOST_NUMBERS = 24
