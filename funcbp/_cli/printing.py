@@ -18,6 +18,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from ..verify import Report
+from .errors import UsageError
 
 __all__ = ["jsonable", "progress", "show", "show_report", "write_json", "write_text"]
 
@@ -74,7 +75,11 @@ def write_json(value: Any, where: str) -> None:
 
 
 def write_text(text: str, where: str) -> None:
-    """Write a text, to stdout for `"-"`, else to a file that is whole or not there."""
+    """Write a text, to stdout for `"-"`, else to a file that is whole or not there.
+
+    Raises:
+        UsageError: if the file cannot be written.
+    """
     if where == "-":
         sys.stdout.write(text)
         return
@@ -83,6 +88,8 @@ def write_text(text: str, where: str) -> None:
     try:
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {where}: {error.strerror}.") from error
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -20,16 +20,17 @@ _AS_BROWSERS_NEED_IT = (
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #6b7280; --box: #3b82f6; --wash: #8881; }
-body { max-width: 75rem; margin: 2rem auto; padding: 0 1.5rem; font: 1rem/1.5 system-ui, sans-serif; }
+body { max-width: 85rem; margin: 2rem auto; padding: 0 1.5rem; font: 1rem/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; margin-bottom: 0.25rem; }
 h2 { font-size: 1.1rem; margin: 2rem 0 0.5rem; }
-math { font-size: 1.1rem; }
+math { font-size: 1.1rem; math-style: normal; }
 .given, .notes, .rule { color: var(--soft); }
 .wide { overflow-x: auto; }
 table { border-spacing: 0; }
-td { padding: 0.2rem 0; white-space: nowrap; vertical-align: baseline; }
+td { padding: 0.3rem 0; white-space: nowrap; vertical-align: baseline; }
 td.left { text-align: right; padding-right: 0.5rem; }
-td.rule { padding-left: 2.5rem; font-size: 0.875rem; }
+td.rule { padding-left: 2.5rem; font-size: 0.875rem; white-space: normal; min-width: 12rem; }
+td.rule:empty { padding: 0; min-width: 0; }
 tbody + tbody > tr:first-child > td { padding-top: 1.1rem; }
 .results { display: inline-block; border: 2px solid var(--box); border-radius: 0.4rem; padding: 0.5rem 1rem; }
 pre { overflow-x: auto; padding: 1rem; border: 1px solid var(--line); border-radius: 0.4rem;
