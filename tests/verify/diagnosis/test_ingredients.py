@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from funcbp.verify._report import Cause
-
-from .cases import diagnosed
+from funcbp.verify import Cause
+from tests.verify.diagnosis.cases import diagnosed
 
 Draw = Callable[[np.random.Generator], tuple[Any, ...]]
 
