@@ -234,9 +234,9 @@ def _signs(seen: Seen) -> Guess | None:
 
 
 def _ordered(seen: Seen) -> Guess | None:
-    if seen.wrt or np.iscomplexobj(seen.value):
+    if np.iscomplexobj(seen.value):
         return None
-    return _in_order(_entries(seen.value, seen), seen.value, 4)
+    return _in_order(_entries(seen.value, seen), seen.value, 5 if seen.wrt else 4)
 
 
 def _in_order(entries: Structure, value: np.ndarray, least: int) -> Guess | None:
