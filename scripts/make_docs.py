@@ -1,9 +1,10 @@
-"""Writes the generated tables of README.md: rules from the catalogue, results from their JSON.
+"""Writes the generated parts of README.md: rules from the catalogue, derivations, results from their JSON.
 
 python scripts/make_docs.py            # rewrite what is between the markers
 python scripts/make_docs.py --check    # exit status 1 if that would change anything
 """
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import tyro
 
 import funcbp
 from funcbp import Rule, verify
+from scripts.derivations import NESTED, READ_ALOUD, Shown
 
 ROOT = Path(__file__).parent.parent
 BENCH = ROOT / "scripts" / "results" / "bench.json"
@@ -133,6 +135,19 @@ def causes_table() -> str:
     return table(("cause", "what it says"), [(f"`{c.name}`", c.advice) for c in verify.Cause])
 
 
+def derivation(shown: Shown) -> str:
+    return f"```text\n{shown.derivation()}\n```"
+
+
+def read_aloud() -> str:
+    """The derivations that are shown, each with what its function returns."""
+    parts = []
+    for shown in READ_ALOUD:
+        formula = inspect.getsource(shown.function).partition("return ")[2].strip()
+        parts += [f"{shown.title}, `{formula}`:", derivation(shown)]
+    return "\n\n".join(parts)
+
+
 def digits_table(path: Path) -> str:
     result = json.loads(path.read_text())
     config, examples = result["config"], result["examples"]
@@ -165,6 +180,8 @@ def generated(text: str, config: Config) -> str:
         "bench": (lambda: bench_table(config.bench), config.bench),
         "planted": (lambda: planted_table(config.planted), config.planted),
         "causes": (causes_table, None),
+        "derivation": (lambda: derivation(NESTED), None),
+        "derivations": (read_aloud, None),
         "digits": (lambda: digits_table(config.digits), config.digits),
     }
     for name, (make, source) in parts.items():
