@@ -60,7 +60,8 @@ def _told(error: Exception) -> str:
     """What funcbp refuses is said in a sentence; what breaks in the user's code is shown with its lines."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     if not isinstance(error, _REFUSALS) or not _is_below(last.filename, _PACKAGE):
-        return "".join(traceback.format_exception(error)).rstrip()
+        # Not what was being handled: functions are traced twice, and then break twice.
+        return "".join(traceback.format_exception(error, chain=error.__cause__ is not None)).rstrip()
     if error.__cause__ is None:
         return str(error)
     frames = traceback.extract_tb(error.__cause__.__traceback__)

@@ -27,10 +27,10 @@ class Derive:
 
     funcbp derive mine.py::loss --arg w=float32[4] --arg x=float32[32,4] --wrt w
 
-    Arguments are arrays, as for `funcbp check`: float32[32,4], @x.npy, or drawn from a domain, as
-    "float32[32,4] in simplex", where an assumption is to be checked on them. Give different sizes to what is
-    different: equal sizes are one dimension. A number with a point is a scalar of the derivation; other
-    values (2, true, mean) are put in as they are.
+    Arguments are arrays, as for `funcbp check`: a shape, float32[32,4], a file, @x.npy, or drawn, as
+    x="float32[32,4] in simplex", where an assumption has to be checked. Give different sizes to what
+    differs: equal sizes are one dimension. A number with a point is a scalar of the derivation; other
+    values, such as 2, true or mean, are put in as they are.
 
     Exit status: 0 derived (and right, with --check), 1 wrong, 2 error, 3 undecidable.
 
@@ -39,8 +39,8 @@ class Derive:
         arg: An example of one argument; once for each.
         wrt: Names of the arguments to differentiate by; all if none is given.
         style: Differentials, or indices with Kronecker's δ.
-        assume: A fact that simplifications may use, as "rows of Y sum to one", "S symmetric", "x > 0" or
-            "x != 0"; once for each.
+        assume: A fact that simplifications may use, once for each: "rows of Y sum to one", "S symmetric",
+            or of elements "x > 0" and "x != 0".
         latex: Print LaTeX.
         markdown: Print Markdown.
         python: Print the generated Python function.

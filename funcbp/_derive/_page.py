@@ -10,16 +10,18 @@ from ._steps import Line
 
 __all__ = ["page"]
 
-# What browsers take from MathML, said in the words that they know: an upright d and a colon with space
-# around it. Letters of their own, 𝟏 and d, would be set in italics.
+# Browsers set single letters in italics and names of operators with space on both sides, and know no bold
+# digits and no colon as an operator: what has to look otherwise is text, and space is said.
 _AS_BROWSERS_NEED_IT = (
     (r"\mathrm{d}", r"\text{d}"),
     (r"\mathbf{1}", r"\text{𝟏}"),
+    (r"\operatorname{", r"\,\text{"),
     (" : ", r" \;:\; "),
 )
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8886; --soft: #6b7280; --box: #3b82f6; --wash: #8881; }
+:root { color-scheme: light dark; --soft: color-mix(in srgb, currentcolor 65%, transparent);
+        --line: #8886; --wash: #8881; --box: #3b82f6; }
 body { max-width: 85rem; margin: 2rem auto; padding: 0 1.5rem; font: 1rem/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; margin-bottom: 0.25rem; }
 h2 { font-size: 1.1rem; margin: 2rem 0 0.5rem; }
