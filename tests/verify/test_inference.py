@@ -27,7 +27,10 @@ def problem(*args: object, argnums: tuple[int, ...] = ()) -> Problem:
 
 
 def assume(value: object, wrt: bool = False) -> Assumption:
-    return infer(problem(value, argnums=(0,) if wrt else ()))[0]
+    """What is assumed of a value; beside integers there is an array that they may be indices of."""
+    whole = isinstance(value, np.ndarray) and value.dtype.kind == "i" and value.ndim > 0
+    indexed = [np.zeros(len(value))] if whole else []
+    return infer(problem(value, *indexed, argnums=(0,) if wrt else ()))[0]
 
 
 def zeros_and_ones(x):
