@@ -36,6 +36,7 @@ def conclude(search: Search) -> Report:
         tuple(seen.undecided),
         _checked(search),
         tuple([*notes, *seen.notes, *accuracy]),
+        seen.unexplained,
     )
 
 

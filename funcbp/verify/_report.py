@@ -216,6 +216,7 @@ class Report:
         undecided: what could not be judged, and why, in words.
         checked: what was looked at.
         notes: what else is worth knowing: conventions taken, assumptions made, accuracy.
+        unexplained: differences from the truth that may be mistakes, or kinks or rounding.
 
     >>> report = Report("f", checked=Checked(elements=2, by_leaf={"x_ct": 2}))
     >>> report.verdict, report.ok
@@ -227,13 +228,15 @@ class Report:
     undecided: tuple[str, ...] = ()
     checked: Checked = Checked()
     notes: tuple[str, ...] = ()
+    unexplained: int = 0
 
     @property
     def verdict(self) -> Verdict:
-        """`"wrong"` with a finding; `"undecidable"` if some result had no element that could be judged."""
+        """`"wrong"` with a finding; `"undecidable"` if some result had no element that could be judged, or a
+        difference is left unexplained."""
         if self.findings:
             return "wrong"
-        decided = self.checked.elements > 0 and all(self.checked.by_leaf.values())
+        decided = self.checked.elements > 0 and all(self.checked.by_leaf.values()) and not self.unexplained
         return "right" if decided else "undecidable"
 
     @property
@@ -247,6 +250,9 @@ class Report:
             lines += ["", *(f"  {line}" for line in str(finding).splitlines())]
         if self.undecided:
             lines += ["", "  not decided:", *(f"    {text}" for text in self.undecided)]
+        if self.unexplained:
+            text = f"{plural(self.unexplained, 'difference')} from the truth, not looked into; raise budget="
+            lines += ["", f"  {text}"]
         if self.notes:
             lines += ["", "  notes:", *(f"    {text}" for text in self.notes)]
         return "\n".join(lines)

@@ -43,6 +43,7 @@ class Seen:
         mistakes: comparisons that show a mistake, with the cause where that is already clear.
         notes: for the report: conventions, assumptions, differences that are no mistakes.
         undecided: what could not be judged.
+        unexplained: differences whose reason was not sought any more.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -50,6 +51,7 @@ class Seen:
     mistakes: list[tuple[Look, Cause | None, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
+    unexplained: int = 0
 
     @property
     def over(self) -> bool:
@@ -316,9 +318,8 @@ class Search:
         suspects.sort(key=lambda look: (not look.probe.inside, not look.probe.ordinary, look.typing != WIDE))
         explained = 0
         for suspect in suspects:
-            if self.late or explained >= _EXPLAINED:
-                left = f"{suspect.probe.label}: differs, and the reason was not sought"
-                self.seen.undecided.append(left)
+            if explained >= _EXPLAINED or (self.late and explained):
+                self.seen.unexplained += 1
                 continue
             if any(known is not Cause.KINK for _, known, _ in self.seen.mistakes):
                 break

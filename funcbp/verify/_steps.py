@@ -138,4 +138,11 @@ def _joined(reports: Sequence[Report]) -> Report:
         oracles=tuple(dict.fromkeys(name for c in every for name in c.oracles)),
         seconds=sum(c.seconds or 0.0 for c in every),
     )
-    return Report(f"chain of {len(reports)} steps", tuple(findings), tuple(undecided), checked, tuple(notes))
+    return Report(
+        f"chain of {len(reports)} steps",
+        tuple(findings),
+        tuple(undecided),
+        checked,
+        tuple(notes),
+        sum(report.unexplained for report in reports),
+    )

@@ -10,7 +10,7 @@ from jax import numpy as jnp
 
 import funcbp
 from funcbp import domains, rules
-from funcbp.verify import Cause, Report
+from funcbp.verify import Cause, Checked, Report
 
 rng = np.random.default_rng(7)
 X = rng.standard_normal((6, 3)).astype("float32")
@@ -329,6 +329,12 @@ def test_assertions():
         funcbp.assert_vjp(lambda x: 2 * x, of=jnp.sin, args=(W,), samples=1)
     with pytest.raises(AssertionError, match="wrong"):
         funcbp.assert_jacobian(lambda x: jnp.eye(3), of=jnp.sin, args=(W,), samples=1)
+
+
+def test_a_budget_that_is_used_up_never_makes_a_wrong_one_right():
+    report = check_mse(lambda w, x, y: 2 * mse_gradient(w, x, y), budget=1e-9)
+    assert report.verdict != "right", report
+    assert Report("f", checked=Checked(elements=1, by_leaf={"x": 1}), unexplained=1).verdict == "undecidable"
 
 
 def test_undecidable_is_told():
