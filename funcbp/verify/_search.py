@@ -27,7 +27,7 @@ __all__ = ["WIDE", "Search", "Seen"]
 
 EXAMPLE = "the example"
 
-_EXPLAINED = 24  # suspects of which the reason is sought, before the rest is left undecided
+_EXPLAINED = 24  # suspects of which the reason is sought: conventions at kinks come in numbers
 _SECOND_ORDER = 3  # probes
 _CLOSE = 1e-12
 _NOTHING = 1e-30
@@ -318,7 +318,9 @@ class Search:
         suspects.sort(key=lambda look: (not look.probe.inside, not look.probe.ordinary, look.typing != WIDE))
         explained = 0
         for suspect in suspects:
-            if explained >= _EXPLAINED or (self.late and explained):
+            if explained >= _EXPLAINED:
+                break
+            if self.late and explained:
                 self.seen.unexplained += 1
                 continue
             if any(known is not Cause.KINK for _, known, _ in self.seen.mistakes):
