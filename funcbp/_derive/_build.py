@@ -77,7 +77,7 @@ def build(
         used = set(taken)
         with keeping_products():
             code = let_insertion(root, output, wrt, used, every_product=True, names=known)
-            code = differentiated(code, used - {d.name for d in program.deltas}, shapes)
+            code = differentiated(code, used - program.names_of_deltas, shapes)
         names = {x.value: x.name for x in program.aliases}
     return Built(session, arguments, symbolic, program, code, names, example_sizes(arguments), notes)
 

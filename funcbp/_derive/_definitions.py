@@ -26,6 +26,9 @@ def definitions(program: Program, mode: str) -> list[str]:
         + [d.value for d in program.deltas]
         + list(program.gradients.values())
     )
+    for loop in program.loops.values():
+        values += [x.value for x in loop.lets]
+        values += [d.value for d in loop.backward.deltas] if loop.backward else []
     found: dict[str, str] = {}
     for node in topological(values):
         if isinstance(node.op, _Prime):

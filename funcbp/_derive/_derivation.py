@@ -13,11 +13,12 @@ from ._check import check
 from ._definitions import definitions
 from ._index import IndexWriter
 from ._index_steps import index_steps
+from ._lines import Line, Notation
 from ._matrix import NoMatrixFormError
 from ._nodes import Node, variable
 from ._render import latex, markdown, text
 from ._source import source_of
-from ._steps import Line, Notation, expansions, steps
+from ._steps import expansions, steps
 
 __all__ = ["Derivation", "Formula"]
 

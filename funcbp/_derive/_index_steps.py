@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from ._algebra import add, hadamard, total
 from ._differentiate import differential, one, pull, rebuild
 from ._index import IndexWriter
+from ._lines import Line, Notation
+from ._loop_steps import loop_elements, step_of_rows
 from ._nodes import Node, variable
 from ._notation import ATOM, DIFFERENTIAL, PRODUCT, name_of
 from ._program import Program
-from ._steps import Line, Notation
 
 __all__ = ["index_steps"]
 
@@ -19,7 +20,16 @@ def index_steps(program: Program, notation: Notation, symbols: Mapping[str, Node
     values = {x.name: x.value for x in program.lets}
     mode = notation.mode
     lines = [_equation(program.output, program.value, mode)]
-    lines += [_equation(x.name, x.value, mode) for x in reversed(program.lets)]
+    elements = {loop.scan: loop_elements(loop, mode) for loop in program.loops.values()}
+    shown = set()
+    for let in reversed(program.lets):
+        loop = program.loops.get(let.name)
+        if loop is None:
+            lines.append(_equation(let.name, let.value, mode))
+        elif loop.scan not in shown:
+            lines += elements[loop.scan][0]
+            shown.add(loop.scan)
+    inside = frozenset[str]().union(*(n.variables for n in elements))
     deltas = {d.of: d for d in program.deltas}
     for name in (*(x.name for x in reversed(program.lets)), *program.wrt):
         users = [(program.output, program.value, one())] + [
@@ -28,7 +38,13 @@ def index_steps(program: Program, notation: Notation, symbols: Mapping[str, Node
             if x.name in program.cotangents
         ]
         own = [u for u in users if name in u[1].variables]
-        if name in values and name not in program.cotangents:
+        loop = program.loops.get(name)
+        if loop is not None and loop.scan in shown:
+            shown.discard(loop.scan)
+            direct = [deltas[n] for n in loop.stacks if n in deltas]
+            lines += [Line("", ""), *(_equation(d.name, d.value, mode) for d in direct)]
+            lines += elements[loop.scan][1]
+        if not own or name in inside or (name in values and name not in program.cotangents):
             continue
         lines.append(Line("", ""))
         lines += _calculation(program, name, symbols[name], own, mode)
@@ -39,9 +55,10 @@ def index_steps(program: Program, notation: Notation, symbols: Mapping[str, Node
             lines.append(Line(left, writer.element(deltas[name].value, letters), "its name"))
     lines.append(Line("", ""))
     for name, gradient in program.gradients.items():
+        below, gradient = step_of_rows(name, gradient)
         writer = IndexWriter(mode)
         letters = writer.letters(gradient.rank)
-        left = _derivative(program.output, writer.subscripted(name_of(name, mode), letters), mode)
+        left = _derivative(program.output, writer.subscripted(name_of(below, mode), letters), mode)
         lines.append(Line(left, writer.element(gradient, letters), boxed=True))
     return lines
 

@@ -15,6 +15,7 @@ __all__ = ["ATOM", "FROBENIUS", "HADAMARD", "POST", "PRODUCT", "SUM", "Writer", 
 SUM, FROBENIUS, HADAMARD, PRODUCT, POST, ATOM = range(1, 7)
 
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+_STEPS = dict(zip("0123456789+-aehijklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉₊₋ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ", strict=True))
 _SUPERSCRIPTS = str.maketrans("0123456789-/", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻ᐟ")
 _GREEK = dict(
     zip(
@@ -60,6 +61,8 @@ def name_of(name: str, mode: str) -> str:
     if name.startswith(DIFFERENTIAL):
         mark = "d" if mode == "text" else r"\mathrm{d}"
         return mark + name_of(name[len(DIFFERENTIAL) :], mode)
+    if "@" in name:
+        return _in_a_step(*name.split("@"), mode)
     if name.startswith("delta_") and len(name) > 6:
         inner = name[6:].rstrip("_")
         if mode == "latex":
@@ -75,6 +78,18 @@ def name_of(name: str, mode: str) -> str:
         return f"{base}_{{{index}}}" if index else base
     base = _GREEK.get(base, base)
     return base + (f"_{rest}" if rest else "") + number.translate(_SUBSCRIPTS)
+
+
+def _in_a_step(base: str, when: str, mode: str) -> str:
+    """A name with the step as an index: hₜ₋₁, δ_h,t."""
+    shown = name_of(base, mode)
+    if mode == "latex":
+        index = when.replace("*", r" \, ")
+        return f"{shown[:-1]},{index}}}" if shown.endswith("}") and "_" in shown else f"{shown}_{{{index}}}"
+    comma = "," if "_" in shown or shown[-1] in "₀₁₂₃₄₅₆₇₈₉" else ""
+    if all(c in _STEPS for c in when) and "_" not in shown:
+        return shown + comma + "".join(_STEPS[c] for c in when)
+    return f"{shown}{comma or '_'}{when.replace('-', '−')}"
 
 
 class Writer:

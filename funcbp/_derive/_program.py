@@ -4,37 +4,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ._algebra import add, split, zero
+from ._algebra import add, zero
 from ._differentiate import one, pull, rebuild, remade, tidy
 from ._functions import Function
+from ._loop_code import backward_of_code
+from ._loop_gradients import backward_of_derivation
+from ._loops import JOIN, Loop, loop_of, operands
+from ._names import Delta, Let, delta_name, fresh, needs_no_name
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node, topological, variable
-from ._predicates import constant_value, is_product, is_view, is_zero
+from ._predicates import is_product, is_view, is_zero
 from ._scalars import Dimension
+from ._scan import RESULT, SCAN
+from ._timed import base_of
 
 __all__ = ["Delta", "Let", "Program", "differentiated", "let_insertion"]
-
-
-@dataclass(frozen=True)
-class Let:
-    """A named intermediate: `name = value`."""
-
-    name: str
-    value: Node
-
-    @property
-    def symbol(self) -> Node:
-        """The name as an expression."""
-        return variable(self.name, self.value.shape)
-
-
-@dataclass(frozen=True)
-class Delta:
-    """δ = ∂C/∂(an intermediate), as the sum of what each use of it brings."""
-
-    name: str
-    of: str
-    value: Node
-    contributions: tuple[tuple[str, Node], ...]
 
 
 @dataclass
@@ -49,8 +32,9 @@ class Program:
         wrt: the variables that are differentiated.
         deltas: in the order of the backward pass.
         gradients: by name of variable, in terms of δ's and intermediates.
-        sources: by name of variable, the assignments that bring a part of its gradient.
         cotangents: by name of intermediate, its δ, or what is short enough to need no name.
+        loops: the recurrences, by name of every result.
+        code: whether it is what a program names, not a person.
     """
 
     output: str
@@ -60,13 +44,20 @@ class Program:
     wrt: tuple[str, ...]
     deltas: list[Delta] = field(default_factory=list)
     gradients: dict[str, Node] = field(default_factory=dict)
-    sources: dict[str, list[str]] = field(default_factory=dict)
     cotangents: dict[str, Node] = field(default_factory=dict)
+    loops: dict[str, Loop] = field(default_factory=dict)
+    code: bool = False
 
     @property
     def statements(self) -> list[tuple[str, Node]]:
         """The forward pass as a list of assignments."""
         return [*((x.name, x.value) for x in self.lets), (self.output, self.value)]
+
+    @property
+    def names_of_deltas(self) -> set[str]:
+        """The names of all δ's, without their steps."""
+        steps = (x.backward.deltas for x in self.loops.values() if x.backward)
+        return {base_of(d.name) for deltas in (self.deltas, *steps) for d in deltas}
 
     @property
     def live(self) -> frozenset[str]:
@@ -87,10 +78,12 @@ def _seen_through(node: Node) -> Node:
 class _Choice:
     """Chooses what is named in one expression."""
 
-    def __init__(self, root: Node, wrt: Sequence[str], every_product: bool) -> None:
+    def __init__(
+        self, root: Node, wrt: Sequence[str], every_product: bool, forced: Sequence[Node] = ()
+    ) -> None:
         self.root, self.wrt, self.every_product = root, frozenset(wrt), every_product
         self.order = topological([root])
-        self.roles: dict[Node, str] = {}
+        self.roles: dict[Node, str] = dict.fromkeys(forced, "u")
         self.uses: Counter[Node] = Counter()
         for node in self.order:
             for argument in node.args:
@@ -110,7 +103,7 @@ class _Choice:
         return bool(node.variables & self.wrt)
 
     def _nameable(self, node: Node) -> bool:
-        return self._active(node) and _seen_through(node).op is not VARIABLE
+        return self._active(node) and _seen_through(node).op not in (VARIABLE, SCAN, RESULT)
 
     def _named_whole(self, argument: Node) -> Node:
         """What is named behind a nonlinearity: a product with its scalar, unless it is used again."""
@@ -120,7 +113,9 @@ class _Choice:
 
     def _consider_arguments(self, node: Node) -> None:
         """What stands behind a nonlinearity is named by the kind of nonlinearity."""
-        if node.op in (ADD, CONTRACTION, VARIABLE) or node.op.linear:
+        if node.op is SCAN:
+            self.roles.update((n, "u") for n in operands(node) if n not in self.roles)
+        if node.op in (ADD, CONTRACTION, VARIABLE, SCAN, RESULT, JOIN) or node.op.linear:
             return
         for argument in map(self._named_whole, node.args):
             if not self._nameable(argument) or (node.op.name == "power" and _squared_norm(argument)):
@@ -196,6 +191,8 @@ def let_insertion(
     *,
     every_product: bool = False,
     names: dict | None = None,
+    forced: Sequence[Node] = (),
+    suffix: str = "",
 ) -> Program:
     """Name the intermediates of an expression.
 
@@ -206,28 +203,62 @@ def let_insertion(
         taken: names that are in use; the new ones are added to it.
         every_product: also name every product of matrices, as a program does, not only a person.
         names: of nodes that have one already; new ones are added to it.
+        forced: what is named in any case.
+        suffix: of every new name: the step of a recurrence.
     """
-    choice = _Choice(root, wrt, every_product)
+    choice = _Choice(root, wrt, every_product, forced)
     names = {} if names is None else names
     roles = {n: r for n, r in choice.roles.items() if n is not root}
     counts = Counter((r, n.rank > 1) for n, r in roles.items() if n not in names)
     replacements: dict[Node, Node] = {}
     memo: dict[Node, Node] = {}
-    lets: list[Let] = []
+    program = Program(output, [], root, [], tuple(wrt), code=every_product)
     for node in choice.order:
+        if node.op is SCAN:
+            symbols = _name_loop(program, node, choice.order, replacements, memo, taken, names)
+            replacements.update(symbols)
+            memo.update(symbols)
         if node not in roles:
             continue
         if node not in names:
             role = roles[node]
-            names[node] = fresh(role, node.rank, counts[role, node.rank > 1] > 1, taken)
-        let = Let(names[node], _apart(node, replacements, memo))
-        lets.append(let)
+            names[node] = fresh(role, node.rank, counts[role, node.rank > 1] > 1, taken) + suffix
+        value = replacements[node] if node in replacements else _apart(node, replacements, memo)
+        let = Let(names[node], value)
+        program.lets.append(let)
         replacements[node] = let.symbol
         memo[node] = let.symbol
-    value = rebuild(root, replacements, memo)
-    program = Program(output, lets, value, [], tuple(wrt))
+    program.value = rebuild(root, replacements, memo)
     program.aliases = _aliases(program, taken) if not every_product else []
     return program
+
+
+def _name_loop(
+    program: Program,
+    scan: Node,
+    order: Sequence[Node],
+    replacements: dict[Node, Node],
+    memo: dict[Node, Node],
+    taken: set[str],
+    names: dict,
+) -> dict[Node, Node]:
+    """Name a recurrence and its results, of which each is an assignment."""
+    used = {n.data: n for n in order if n.op is RESULT and n.args[0] is scan}
+    args = [rebuild(a, replacements, memo) for a in scan.args]
+
+    def insert(root: Node, loop: Loop, forced: Sequence[Node]) -> Program:
+        live = sorted(loop.live)
+        suffix = f"@{loop.letter}"
+        return let_insertion(
+            root, "", live, taken, every_product=program.code, names=names, forced=forced, suffix=suffix
+        )
+
+    loop, symbols = loop_of(scan, args, used, program.live, taken, names, insert)
+    applied = remade(scan, args)
+    for result, symbol in symbols.items():
+        program.loops[symbol.data] = loop
+        program.lets.append(Let(symbol.data, remade(result, [applied])))
+    return symbols
 
 
 def _apart(node: Node, replacements: dict[Node, Node], memo: dict[Node, Node]) -> Node:
@@ -264,30 +295,6 @@ def _goes_into_product(program: Program, node: Node) -> bool:
     )
 
 
-def _needs_no_name(value: Node) -> bool:
-    """Whether a δ is only a multiple of what has a name."""
-    return value.op is VARIABLE or constant_value(value) is not None or split(value)[1].op is VARIABLE
-
-
-def fresh(role: str, rank: int, several: bool, taken: set[str]) -> str:
-    """A name that is free: capital for matrices, numbered if there are several of its kind."""
-    letter = role.upper() if rank > 1 else role
-    number = 1 if several else 0
-    while f"{letter}{number or ''}" in taken:
-        number += 1
-    name = f"{letter}{number or ''}"
-    taken.add(name)
-    return name
-
-
-def delta_name(name: str) -> str:
-    """The name of an intermediate's δ."""
-    letter, number = name.rstrip("0123456789"), name[len(name.rstrip("0123456789")) :]
-    if letter in ("p", "P"):
-        return f"delta_{number}" if number else "delta"
-    return f"delta_{name}"
-
-
 def differentiated(program: Program, taken: set[str], shapes: Mapping[str, Sequence[Dimension]]) -> Program:
     """Fill in the backward pass: from the output to the arguments, a δ for every intermediate."""
     live = program.live
@@ -301,15 +308,30 @@ def differentiated(program: Program, taken: set[str], shapes: Mapping[str, Seque
     for let in reversed(program.lets):
         if let.name not in live or let.name not in brought:
             continue
+        if let.name in program.loops:
+            loop = program.loops[let.name]
+            results = {
+                n: brought.pop(n) for n, other in program.loops.items() if other is loop and n in brought
+            }
+            given = {n: tidy(add(*(part for _, part in parts))) for n, parts in results.items()}
+            backward = backward_of_code if program.code else backward_of_derivation
+            found = backward(loop, given, taken)
+            program.deltas += found.deltas
+            for name, part in found.brought:
+                brought.setdefault(name, []).append((let.name, part))
+            for value, cotangent in found.initial:
+                carry(let.name, value, cotangent)
+            continue
         parts = brought[let.name]
         value = tidy(add(*(part for _, part in parts)))
         if is_zero(value):
             continue
-        if _needs_no_name(value):
+        if needs_no_name(value):
             program.cotangents[let.name] = value
             carry(let.name, let.value, value)
             continue
         name = delta_name(let.name)
+        name = f"delta_{let.name}" if name in taken else name
         while name in taken:
             name += "_"
         taken.add(name)
@@ -319,5 +341,4 @@ def differentiated(program: Program, taken: set[str], shapes: Mapping[str, Seque
     for name in program.wrt:
         parts = [part for _, part in brought.get(name, [])]
         program.gradients[name] = tidy(add(*parts)) if parts else zero(shapes[name])
-        program.sources[name] = [source for source, _ in brought.get(name, [])]
     return program

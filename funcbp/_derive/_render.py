@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Sequence
 
-from ._steps import Line
+from ._lines import Line
 
 __all__ = ["latex", "markdown", "text"]
 

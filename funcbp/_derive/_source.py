@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from ._differentiate import expand
 from ._emit import Emitter, shape_text
 from ._functions import Function
+from ._loop_code import BACKWARD
+from ._loops import Loop
+from ._names import fresh
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node, topological, variable
 from ._operations import INVERSE, LOG_DETERMINANT
 from ._predicates import constant_value, is_product, is_view
-from ._program import Program, fresh
+from ._program import Program
 from ._scalars import Dimension
+from ._scan import RESULT
 
-__all__ = ["source_of"]
+__all__ = ["StatementWriter", "source_of", "wrapped"]
 
 _WIDTH = 96
 
@@ -36,9 +40,15 @@ def source_of(
         taken: names in use.
         formula: for the docstring.
     """
-    writer = _Writer(program, sizes, aliases, set(taken))
+    memo: dict[Node, Node] = {}
+    forward = [(name, expand(value, memo)) for name, value in program.statements]
+    deltas = [(d.name, expand(d.value, memo)) for d in program.deltas]
+    gradients = [(f"grad_{name}", expand(g, memo)) for name, g in program.gradients.items()]
+    layers = {x.name for x in program.lets}
+    writer = StatementWriter([*forward, *deltas, *gradients], layers, sizes, aliases, set(taken))
+    writer.loops = program.loops
     body = writer.lines()
-    returned = ", ".join(f'"{name}": {writer.result(name)}' for name in program.wrt)
+    returned = ", ".join(f'"{name}": grad_{name}' for name in program.wrt)
     body = [*_reshaped(arguments), *body]
     gradients = [_shaped_back(name, arguments[name]) for name in program.wrt]
     body += [line for line in gradients if line]
@@ -52,22 +62,36 @@ def source_of(
     text = [*header, "", ""] if header else []
     text.append(f"def value_and_gradients({', '.join(arguments)}):")
     text.append(f'    """The value {formula} and its gradients."""')
-    text += ["    " + line for entry in body for line in _wrapped(entry).split("\n")]
+    lines = [line for entry in body for line in wrapped(entry).split("\n")]
+    text += ["    " + line if line else "" for line in lines]
     return "\n".join(text) + "\n"
 
 
-class _Writer:
+class StatementWriter:
+    """Writes assignments as lines.
+
+    Args:
+        statements: names and values, without symbols such as σ′.
+        layers: names of intermediates; what follows a pre-activation p1 among them is called q1.
+        sizes: an example of every dimension.
+        aliases: names for values that have one in the derivation.
+        taken: names in use.
+        given: names of expressions that are there already.
+    """
+
     def __init__(
-        self, program: Program, sizes: Mapping[str, int], aliases: Mapping[Node, str], taken: set[str]
+        self,
+        statements: Sequence[tuple[str, Node]],
+        layers: set[str],
+        sizes: Mapping[str, int],
+        aliases: Mapping[Node, str],
+        taken: set[str],
+        given: Mapping[Node, str] | None = None,
     ) -> None:
-        self.program, self.aliases, self.taken = program, aliases, taken | set(aliases.values())
-        self.emitter = Emitter({}, sizes)
-        memo: dict[Node, Node] = {}
-        forward = [(name, expand(value, memo)) for name, value in program.statements]
-        deltas = [(d.name, expand(d.value, memo)) for d in program.deltas]
-        gradients = [(f"grad_{name}", expand(g, memo)) for name, g in program.gradients.items()]
-        self.statements = [*forward, *deltas, *gradients]
-        self.section = {len(forward): "", len(forward) + len(deltas): ""}
+        self.statements, self.layers = list(statements), layers
+        self.aliases, self.taken = aliases, taken | set(aliases.values())
+        self.emitter = Emitter(dict(given or {}), sizes)
+        self.loops: Mapping[str, Loop] = {}
         self.uses: Counter[Node] = Counter()
         for node in topological([value for _, value in self.statements]):
             self.uses.update(node.args)
@@ -78,16 +102,16 @@ class _Writer:
                 factored[node.args[0]] += self.uses[node]
         self.emitter.repeated = {matrix for matrix, count in factored.items() if count > 1}
 
-    def result(self, name: str) -> str:
-        return f"grad_{name}"
-
     def lines(self) -> list[str]:
         """An assignment a line: intermediates, the value, δ's, gradients, and what is used twice."""
         out = []
         for name, value in self.statements:
+            if value.op in (RESULT, BACKWARD):
+                out += self._loop(name, value)
+                continue
             out += self._shared(value)
             text = self._constant(name, value) or self.emitter.full(value)
-            while any(len(line) > _WIDTH for line in _wrapped(f"{name} = {text}").split("\n")):
+            while any(len(line) > _WIDTH for line in wrapped(f"{name} = {text}").split("\n")):
                 shorter = self._named_part(value, len(text))
                 if not shorter:
                     break
@@ -100,6 +124,18 @@ class _Writer:
                 self.emitter.names[value] = name
             self.emitter.names[variable(name, value.shape)] = name
         return out
+
+    def _loop(self, name: str, value: Node) -> list[str]:
+        """A recurrence or its backward pass, at the first of its results."""
+        from ._loop_source import backward_lines, forward_lines
+
+        if variable(name, value.shape) in self.emitter.names:
+            return []
+        if value.op is RESULT:
+            return forward_lines(self.loops[name], self)
+        loops = [x for x in self.loops.values() if x.code is not None]
+        loop = next(x for x in loops if variable(name, value.shape) in x.code.results)
+        return backward_lines(loop, value, self)
 
     def _constant(self, name: str, value: Node) -> str:
         """A gradient that is the same number everywhere."""
@@ -158,7 +194,7 @@ class _Writer:
         if node in self.aliases:
             return self.aliases[node]
         if isinstance(node.op, Function) and self._pre_activation(node.args[0]):
-            name = "Qq"[node.rank < 2] + node.args[0].data[1:]
+            name = "Qq"[node.rank < 2] + node.args[0].data[1:].replace("@", "_")
             if name not in self.taken:
                 self.taken.add(name)
                 return name
@@ -166,11 +202,7 @@ class _Writer:
         return fresh(role, node.rank, False, self.taken)
 
     def _pre_activation(self, node: Node) -> bool:
-        return (
-            node.op is VARIABLE
-            and node.data[0] in "pP"
-            and any(x.name == node.data for x in self.program.lets)
-        )
+        return node.op is VARIABLE and node.data[0] in "pP" and node.data in self.layers
 
 
 def _reshaped(arguments: Mapping[str, tuple[Dimension, ...]]) -> list[str]:
@@ -209,7 +241,7 @@ def _dimension_lines(body: Sequence[str], arguments: Mapping[str, tuple[Dimensio
     return [f"{d} = {name}.shape[{k}]" for d, (name, k) in where.items() if isinstance(d, str) and d in words]
 
 
-def _wrapped(line: str) -> str:
+def wrapped(line: str) -> str:
     """A long assignment over several lines, broken at the + and - of its outermost sum or after commas."""
     if len(line) <= _WIDTH:
         return line
@@ -218,8 +250,20 @@ def _wrapped(line: str) -> str:
     if len(pieces) < 2:
         pieces = _pieces(tail, (" * ", " / ")) if head.isidentifier() else []
     if len(pieces) < 2:
-        return line
+        return _at_commas(line)
     return f"{head} = (\n" + "\n".join(f"    {p}" for p in pieces) + "\n)"
+
+
+def _at_commas(line: str) -> str:
+    """The last bracket of a line opened over several lines."""
+    depth, start = 0, -1
+    for k, character in enumerate(line):
+        start = k if character in "([{" and not depth else start
+        depth += (character in "([{") - (character in ")]}")
+    if start < 0 or not line.endswith((")", "}")) or not (line.startswith("return") or "scan(" in line):
+        return line
+    inside = [p.removeprefix(",").strip() for p in _pieces(line[start + 1 : -1], (", ",))]
+    return f"{line[: start + 1]}\n" + "".join(f"    {p},\n" for p in inside) + line[-1]
 
 
 def _pieces(text: str, operators: Sequence[str]) -> list[str]:

@@ -1,90 +1,19 @@
 """The derivation as lines: what equals what, and by which rule."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from ._algebra import factors_of
-from ._differentiate import differential, one, pull, rebuild, tidy
-from ._functions import Function
-from ._index import IndexWriter
-from ._matrix import NoMatrixFormError
-from ._nodes import ADD, CONTRACTION, VARIABLE, Node, keeping_products, topological, variable
-from ._notation import DIFFERENTIAL, PRODUCT, Writer, name_of
-from ._predicates import is_view
-from ._program import Delta, Program
+from ._differentiate import rebuild, tidy
+from ._lines import Line, Notation, delta_line, differentiated_lines
+from ._loop_steps import loop_backward, loop_forward, step_of_rows
+from ._nodes import VARIABLE, Node, keeping_products, variable
+from ._notation import name_of
+from ._program import Program
 
-__all__ = ["Line", "Notation", "expanded_gradient", "steps"]
+__all__ = ["expanded_gradient", "expansions", "steps"]
 
 
 _READABLE = 72  # characters of an expanded formula
 _LEAVES = 24  # arguments mentioned in it
-
-
-@dataclass(frozen=True)
-class Line:
-    """`left = right`, and why.
-
-    Attributes:
-        left: empty where it continues the line before.
-        right: what it equals.
-        reason: the rule, in a few words.
-        boxed: whether it is a result.
-    """
-
-    left: str
-    right: str
-    reason: str = ""
-    boxed: bool = False
-
-
-class Notation:
-    """Writes nodes as matrices where that is possible, else by their elements.
-
-    Args:
-        mode: `text` or `latex`.
-        aliases: names for values that have one.
-    """
-
-    def __init__(self, mode: str, aliases: Mapping[Node, Node]) -> None:
-        self.mode, self.aliases = mode, dict(aliases)
-        self.matrix = Writer(mode)
-
-    def named(self, node: Node) -> Node:
-        """The node with aliases put in, as q for σ(p)."""
-        return rebuild(node, self.aliases) if self.aliases else node
-
-    def equation(self, name: str, node: Node) -> tuple[str, str]:
-        """Both sides of `name = node`."""
-        node = self.named(node)
-        try:
-            return name_of(name, self.mode), self.matrix.write(node)
-        except NoMatrixFormError:
-            writer = IndexWriter(self.mode)
-            letters = writer.letters(node.rank)
-            return writer.subscripted(name_of(name, self.mode), letters), writer.element(node, letters)
-
-    def paired(self, cotangent: Node | None, node: Node) -> str:
-        """`cotangent : node`; without a cotangent the node itself."""
-        node = self.named(node)
-        try:
-            if cotangent is None:
-                return self.matrix.write(node)
-            cotangent = self.named(cotangent)
-            if node.rank == 0:
-                return f"{self.matrix.write(cotangent, PRODUCT)} {self.matrix.write(node, PRODUCT)}"
-            return f"{self.matrix.write(cotangent, PRODUCT)} : {self.matrix.write(node, PRODUCT)}"
-        except NoMatrixFormError:
-            writer = IndexWriter(self.mode)
-            if cotangent is None:
-                return writer.element(node, ())
-            letters = writer.letters(node.rank)
-            left, right = (writer.element(n, letters, PRODUCT) for n in (self.named(cotangent), node))
-            return f"{writer._sigma(letters)} {left} {right}"
-
-
-def _differential_of(name: str, like: Node) -> Node:
-    return variable(DIFFERENTIAL + name, like.shape)
 
 
 def steps(program: Program, notation: Notation, symbols: Mapping[str, Node]) -> list[Line]:
@@ -94,15 +23,21 @@ def steps(program: Program, notation: Notation, symbols: Mapping[str, Node]) -> 
     values = {x.name: x.value for x in program.lets}
     deltas = {d.of: d for d in program.deltas}
     lines.append(Line("", ""))
-    lines += _differentiated(program, notation, symbols, program.output, program.value, None)
+    lines += differentiated_lines(program.live, notation, symbols, program.output, program.value, None)
+    shown = set()
     for let in reversed(program.lets):
+        loop = program.loops.get(let.name)
+        if loop is not None and loop.scan not in shown:
+            shown.add(loop.scan)
+            lines += [delta_line(deltas[n], notation) for n in loop.stacks if n in deltas]
+            lines += loop_backward(loop, notation)
         if let.name not in program.cotangents:
             continue
         if let.name in deltas:
-            lines.append(_delta_line(deltas[let.name], notation))
+            lines.append(delta_line(deltas[let.name], notation))
         cotangent = program.cotangents[let.name]
         lines.append(Line("", ""))
-        lines += _differentiated(program, notation, symbols, let.name, values[let.name], cotangent)
+        lines += differentiated_lines(program.live, notation, symbols, let.name, values[let.name], cotangent)
     lines.append(Line("", ""))
     return [*lines, *_results(program, notation)]
 
@@ -111,7 +46,13 @@ def _forward(program: Program, notation: Notation) -> list[Line]:
     lines = []
     aliases = {x.value: x for x in program.aliases}
     plain = Notation(notation.mode, {})
+    shown = set()
     for name, value in program.statements:
+        loop = program.loops.get(name)
+        if loop is not None:
+            lines += [] if loop.scan in shown else loop_forward(loop, notation)[::-1]
+            shown.add(loop.scan)
+            continue
         lines.append(Line(*notation.equation(name, value)))
         for alias_value, alias in aliases.items():
             if alias_value.args[0].data == name:
@@ -119,66 +60,15 @@ def _forward(program: Program, notation: Notation) -> list[Line]:
     return [*lines[len(lines) - 1 :], *reversed(lines[:-1])]
 
 
-def _differentiated(
-    program: Program,
-    notation: Notation,
-    symbols: Mapping[str, Node],
-    name: str,
-    value: Node,
-    cotangent: Node | None,
-) -> list[Line]:
-    """Two lines: the differential, and everything moved to the other side of the product."""
-    live = [v for v in symbols if v in program.live and v in value.variables]
-    tangents = {v: _differential_of(v, symbols[v]) for v in live}
-    own = name_of(DIFFERENTIAL + name, notation.mode)
-    moved = differential(value, tangents)
-    if cotangent is None:
-        left, first = own, notation.paired(None, moved)
-    else:
-        left = notation.paired(cotangent, _differential_of(name, value))
-        first = notation.paired(cotangent, moved)
-    parts = pull(value, cotangent if cotangent is not None else one(), program.live)
-    from ._algebra import add
-
-    shown = [notation.paired(tidy(add(*parts[v])), tangents[v]) for v in live if v in parts]
-    second = " + ".join(shown)
-    why = _differential_reason(value, frozenset(live))
-    if cotangent is None and _bare(first).replace("ᵀ", "").replace(r"^{\top}", "") == _bare(second).replace(
-        ":", ""
-    ):
-        return [Line(left, second, why)]
-    lines = [Line(left, first, why)]
-    if second and _bare(second) != _bare(first):
-        lines.append(Line("", second, _moving_reason(value, frozenset(live))))
-    return lines
-
-
-def _bare(text: str) -> str:
-    return re.sub(r"\\left|\\right|[() ]", "", text)
-
-
-def _delta_line(delta: Delta, notation: Notation) -> Line:
-    left, right = notation.equation(delta.name, delta.value)
-    if len(delta.contributions) > 1:
-        sources = " and ".join(name_of(n, notation.mode) for n, _ in delta.contributions)
-        reason = (
-            f"what {sources} bring is added"
-            if notation.mode == "text"
-            else "all that it is used for is added"
-        )
-    else:
-        reason = f"what stands before d{name_of(delta.of, 'text')}" if notation.mode == "text" else ""
-    return Line(left, right, reason)
-
-
 def _results(program: Program, notation: Notation) -> list[Line]:
     lines = []
     for name, gradient in program.gradients.items():
+        below, gradient = step_of_rows(name, gradient)
         left, right = notation.equation(f"grad:{name}", gradient)
-        symbol = _fraction(program.output, name, notation.mode)
+        symbol = _fraction(program.output, below, notation.mode)
         left = left.replace(name_of(f"grad:{name}", notation.mode), symbol)
         shown = right
-        if leaves_when_expanded(program, program.gradients[name]) <= _LEAVES:
+        if not program.loops and leaves_when_expanded(program, program.gradients[name]) <= _LEAVES:
             shown = min((notation.equation("", g)[1] for g in expansions(program, name)), key=len)
         more = f" = {shown}" if shown != right and len(shown) < _READABLE else ""
         lines.append(Line(left, right + more, boxed=True))
@@ -216,56 +106,8 @@ def expanded_gradient(program: Program, name: str) -> Node:
     """A gradient with every δ and intermediate put in."""
     replacements: dict[Node, Node] = {}
     for let in program.lets:
-        replacements[let.symbol] = rebuild(let.value, replacements)
+        if let.name not in program.loops:
+            replacements[let.symbol] = rebuild(let.value, replacements)
     for delta in program.deltas:
         replacements[variable(delta.name, delta.value.shape)] = rebuild(delta.value, replacements)
     return tidy(rebuild(program.gradients[name], replacements))
-
-
-def _differential_reason(value: Node, live: frozenset[str]) -> str:
-    """Which rules of differentials were used."""
-    rules: list[str] = []
-    for node in reversed(topological([value])):
-        if not node.variables & live or node.op is VARIABLE or node.op is ADD:
-            continue
-        if node.op is CONTRACTION:
-            if sum(bool(f.variables & live) for f in node.args) > 1:
-                rules.append("product rule")
-        elif node.op.name == "power":
-            square = node.data == 2 and value.rank == 0
-            rules.append("d‖X‖² = 2 X : dX" if square else "power rule")
-        elif isinstance(node.op, Function) and node.op.prime is None and node.op.name != "exp":
-            rules.append(f"d {node.op.text}: {node.op.rule}")
-        elif node.op.rule:
-            rules.append(node.op.rule)
-    return "; ".join(dict.fromkeys(rules)) or "linear"
-
-
-def _moving_reason(value: Node, live: frozenset[str]) -> str:
-    """How factors came to the other side of the Frobenius product."""
-    found = {"product": False, "hadamard": False, "ones": False}
-    for node in topological([value]):
-        if node.op is not CONTRACTION or not node.variables & live:
-            if (
-                node.op is not VARIABLE
-                and node.op is not ADD
-                and node.op.elementwise
-                and node.variables & live
-            ):
-                found["hadamard"] = True
-            continue
-        _, factors, out = factors_of(node)
-        for factor, labels in factors:
-            if not factor.variables & live:
-                continue
-            others = {k for f, ls in factors if (f, ls) != (factor, labels) for k in ls}
-            lone = set(labels) - others - set(out)
-            found["ones"] |= bool(lone) or (is_view(node) and set(labels) < set(out))
-            found["product"] |= bool((others - set(labels)) or (set(labels) & others - set(out)))
-            found["hadamard"] |= bool(set(labels) & others & set(out))
-    words = {
-        "product": "transpose and move",
-        "hadamard": "⊙ moves across :",
-        "ones": "sum ↔ ones",
-    }
-    return "; ".join(text for key, text in words.items() if found[key])

@@ -128,6 +128,15 @@ class Trace:
             env.update(zip(equation.outvars, outs, strict=True))
         return [read(v) for v in closed.jaxpr.outvars]
 
+    def inside(
+        self, caller: _compat.JaxprEqn, closed: _compat.ClosedJaxpr, args: Sequence[Node]
+    ) -> list[Node]:
+        """The results of a jaxpr that an equation calls."""
+        self.callers.append(caller)
+        outs = self.run(closed, args)
+        self.callers.pop()
+        return outs
+
 
 def _needed(jaxpr: _compat.Jaxpr) -> list[bool]:
     """For every equation, whether a result depends on it."""

@@ -84,10 +84,7 @@ def _call(eqn: Equation) -> Node | list[Node]:
     found = KNOWN.get(str(eqn.params.get("name", "")))
     if found is not None and _is_the_same(found[0], eqn, inner):
         return found[1](eqn)
-    eqn.trace.callers.append(eqn.jax)
-    outs = eqn.trace.run(inner, eqn.args)
-    eqn.trace.callers.pop()
-    return outs
+    return eqn.trace.inside(eqn.jax, inner, eqn.args)
 
 
 RULES["custom_jvp_call"] = RULES["custom_vjp_call"] = RULES["custom_vjp_call_jaxpr"] = _call

@@ -81,6 +81,78 @@ _TWO = ("A", "B")
 _NET = {"X": "m n", "W1": "n k", "b1": "k", "W2": "k c", "b2": "c", "Y": "m c"}
 s = jax.nn.sigmoid
 
+
+def _recurrent(W, U, b, h0, X):
+    def step(h, x):
+        h = jnp.tanh(W @ h + U @ x + b)
+        return h, h
+
+    return jax.lax.scan(step, h0, X)
+
+
+def _recurrent_rows(W, U, b, X, Y):
+    def step(H, x):
+        H = jnp.tanh(H @ W + x @ U + b)
+        return H, None
+
+    last, _ = jax.lax.scan(step, jnp.zeros((X.shape[1], b.shape[0])), X)
+    return 0.5 * jnp.sum((last - Y) ** 2)
+
+
+def _moving_average(alpha, x, y):
+    def step(h, x):
+        h = alpha * h + (1 - alpha) * x
+        return h, h
+
+    _, h = jax.lax.scan(step, 0.0, x)
+    return 0.5 * jnp.sum((h - y) ** 2)
+
+
+def _cell(F, W, U, c0, X, y):
+    def step(state, x):
+        h, c = state
+        gate = jax.nn.sigmoid(F @ h)
+        c = gate * c + (1 - gate) * jnp.tanh(W @ h + U @ x)
+        return (jnp.tanh(c), c), None
+
+    (h, _), _ = jax.lax.scan(step, (jnp.zeros(c0.shape), c0), X)
+    return y @ h
+
+
+def _sequence_model(W, U, V, X, Y):
+    def step(h, x):
+        h = jnp.tanh(W @ h + U @ x)
+        return h, V @ h
+
+    _, Z = jax.lax.scan(step, jnp.zeros(W.shape[0]), X)
+    return _cross_entropy(Z, Y)
+
+
+def _backwards(W, X, y):
+    def step(h, x):
+        h = jnp.tanh(W @ h + x)
+        return h, None
+
+    return y @ jax.lax.scan(step, y, jnp.sin(X), reverse=True)[0]
+
+
+def _power_iteration(A, x):
+    return jnp.sum(jax.lax.fori_loop(0, 3, lambda _, x: jnp.linalg.inv(A * x[0]) @ x, x))
+
+
+def _two_scans(W, h0, X):
+    def step(h, x):
+        h = jnp.tanh(W @ h + x)
+        return h, h
+
+    last, H = jax.lax.scan(step, h0, X)
+    final, _ = jax.lax.scan(lambda h, x: (x * h * last, None), last, H, reverse=True)
+    return jnp.sum(final)
+
+
+_STATES = {"W": "n n", "U": "n d", "b": "n", "h0": "n", "X": "k d"}
+
+
 CASES: dict[str, Case] = {
     # the boxed identities of the backpropagation text
     "linear": Case(lambda A, x, y: y @ A @ x, {"A": "m n", "x": "n", "y": "m"}, ("A",)),
@@ -242,4 +314,39 @@ CASES: dict[str, Case] = {
     "cumulative": Case(lambda x, y: y @ jnp.tanh(jnp.cumsum(x)), {"x": "n", "y": "n"}, ("x",)),
     "reshaped": Case(lambda X, y: y @ jnp.tanh(X.reshape(-1)), {"X": "2 3", "y": "6"}, ("X",)),
     "column": Case(lambda X, w, y: jnp.sum((X @ w - y) ** 2), {"X": "m n", "w": "n 1", "y": "m 1"}, ("w",)),
+    # recurrences
+    "recurrent": Case(
+        lambda W, U, b, h0, X, y: 0.5 * jnp.sum((_recurrent(W, U, b, h0, X)[0] - y) ** 2),
+        _STATES | {"y": "n"},
+        ("W", "U", "b", "h0", "X"),
+    ),
+    "recurrent_stacked": Case(
+        lambda W, U, b, h0, X, Y: 0.5 * jnp.sum((_recurrent(W, U, b, h0, X)[1] - Y) ** 2),
+        _STATES | {"Y": "k n"},
+        ("W", "U", "b", "h0"),
+    ),
+    "recurrent_rows": Case(
+        _recurrent_rows, {"W": "n n", "U": "d n", "b": "n", "X": "k m d", "Y": "m n"}, ("W", "U", "b")
+    ),
+    "moving_average": Case(_moving_average, {"alpha": "", "x": "n", "y": "n"}, ("alpha", "x")),
+    "cell": Case(
+        _cell,
+        {"F": "n n", "W": "n n", "U": "n d", "c0": "n", "X": "k d", "y": "n"},
+        ("F", "W", "U", "c0"),
+    ),
+    "sequence_model": Case(
+        _sequence_model,
+        {"W": "n n", "U": "n d", "V": "c n", "X": "k d", "Y": "k c"},
+        ("W", "U", "V"),
+        ("rows of Y sum to one",),
+    ),
+    "backwards": Case(_backwards, {"W": "n n", "X": "k n", "y": "n"}),
+    "power_iteration": Case(_power_iteration, {"A": "n n", "x": "n"}),
+    "two_scans": Case(_two_scans, {"W": "n n", "h0": "n", "X": "k n"}),
+    "index_recurrent": Case(
+        lambda W, U, b, h0, X, y: y @ _recurrent(W, U, b, h0, X)[0],
+        _STATES | {"y": "n"},
+        ("W", "h0", "X"),
+        options={"style": "index"},
+    ),
 }

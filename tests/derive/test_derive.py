@@ -21,6 +21,62 @@ def test_an_unknown_operation_is_named_with_its_line() -> None:
         funcbp.derive(loss, spec(3))
 
 
+def test_scans_that_are_not_derived_are_named() -> None:
+    def nested(x):
+        def outer(c, _):
+            return jax.lax.scan(lambda h, _: (jnp.tanh(h + c), None), c, None, length=3)[0], None
+
+        return jnp.sum(jax.lax.scan(outer, x, None, length=2)[0])
+
+    def unbounded(x):
+        return jnp.sum(jax.lax.while_loop(lambda h: h[0] < 1, lambda h: 2 * h, x))
+
+    with pytest.raises(UnsupportedError, match=r"`scan` at .*test_derive\.py:\d+: a scan inside of a scan"):
+        funcbp.derive(nested, spec(3))
+    with pytest.raises(UnsupportedError, match=r"`while` at .*test_derive\.py:\d+"):
+        funcbp.derive(unbounded, spec(3))
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_what_a_scan_does_not_need_is_left_out(length, x64) -> None:
+    """A counter that nothing reads, results that nothing reads, and one step, which is no recurrence."""
+
+    def loss(W, X):
+        def step(state, x):
+            h, count = state
+            return (jnp.tanh(W @ h + x), count + 1), h
+
+        (h, _), _ = jax.lax.scan(step, (jnp.ones(3), 0), X)
+        return jnp.sum(h)
+
+    d = funcbp.derive(loss, spec(3, 3), spec(length, 3))
+    assert "count" not in d.source()
+    assert d.source().count("jax.lax.scan") == (2 if length > 1 else 0)
+    assert d.check(samples=1).ok
+
+
+def test_names_of_recurrences_do_not_meet(x64) -> None:
+    """Every name of both recurrences is given once, in the derivation and in the code."""
+
+    def loss(W, h0, X):
+        def step(h, x):
+            h = jnp.tanh(W @ h + x)
+            return h, h
+
+        _, H = jax.lax.scan(step, h0, X)
+        return jnp.sum(jax.lax.scan(step, h0, H, reverse=True)[0])
+
+    d = funcbp.derive(loss, spec(3, 3), spec(3), spec(4, 3))
+    defined = [
+        line.split(" = ")[0].strip() for line in str(d).splitlines() if " = " in line and ":" not in line
+    ]
+    deltas = [
+        name for name in defined if (name.startswith("δ") and name.endswith("ₜ")) or name.endswith(",t")
+    ]
+    assert len(deltas) == len(set(deltas)) == 2
+    assert d.check(samples=1).ok
+
+
 def test_only_one_real_number_is_differentiated() -> None:
     with pytest.raises(NotScalarError, match=r"float64\[m\]|float64\[3\]"):
         funcbp.derive(lambda x: 2 * x, spec(3))
