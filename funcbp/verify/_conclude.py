@@ -87,37 +87,20 @@ def _shown(search: Search, look: Look, diagnosis: Diagnosis) -> Look:
     first = candidates[0]
     if first.probe.label.startswith("second order") or diagnosis.cause in (Cause.VMAP, Cause.JIT_DIFFERS):
         return first
-    simple: dict[int, Look] = {}
 
     def fails(probes: Sequence[Probe]) -> list[bool]:
-        found = {id(x.probe): x for x in search.examine(probes, [first.typing])}
-        by_label = {x.probe.label: x for x in found.values()}
-        bad = []
-        for probe in probes:
-            x = by_label.get(probe.label)
-            hit = x is not None and any(_clearly(x, i) for i in diagnosis.leaves)
-            if hit and x is not None:
-                simple[id(probe)] = x
-            bad.append(hit)
-        return bad
+        # Told apart by their labels, which survive rounding.
+        named = [replace(probe, label=f"simpler {i}") for i, probe in enumerate(probes)]
+        seen = {x.probe.label: x for x in search.examine(named, [first.typing])}
+        looks = [seen.get(probe.label) for probe in named]
+        return [x is not None and any(_clearly(x, i) for i in diagnosis.leaves) for x in looks]
 
     allowed = [_inside(search, i) for i in range(len(search.problem.leaves))]
-    numbered = _numbered(fails)
-    found = shrink(search.problem, first.probe, allowed, numbered)
-    again = search.examine([found], [first.typing])
+    again = search.examine([shrink(search.problem, first.probe, allowed, fails)], [first.typing])
     if again and any(_clearly(again[0], i) for i in diagnosis.leaves):
         same_kind = diagnosis.cause is Cause.KINK or explain(search.evaluator, again[0]).kind == "mistake"
         return again[0] if same_kind else first
     return first
-
-
-def _numbered(fails: Any) -> Any:
-    """Probes told apart by their labels, which survive rounding."""
-
-    def run(probes: Sequence[Probe]) -> list[bool]:
-        return fails([replace(probe, label=f"simpler {i}") for i, probe in enumerate(probes)])
-
-    return run
 
 
 def _clearly(look: Look, leaf: int) -> bool:
