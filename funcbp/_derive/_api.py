@@ -25,6 +25,12 @@ def derive(
     dimension, so give different sizes to what is different. Vectors are columns; `A : B` is Σ A_ij B_ij,
     `⊙` the product of elements.
 
+    A `lax.scan` (a `lax.fori_loop` of known length, a `lax.map`) becomes a recurrence in t: one step with its
+    states h_t, its differential once, δ_t in terms of δ_{t+1} and what the last step begins with, and
+    gradients as sums over t, Σ_t δ_t h_{t-1}ᵀ. The code has one scan forward, which keeps the states, and one
+    backward; sums over the steps are taken once, as products of what was kept, where they are such products.
+    A scan inside of a scan and a `lax.while_loop` are refused.
+
     Args:
         function: of arrays, made of JAX operations; returns one real number.
         args: its arguments, arrays or `jax.ShapeDtypeStruct`s; of arrays, declared facts are checked.

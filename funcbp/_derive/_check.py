@@ -45,7 +45,7 @@ def _compare(derivation: Any, arguments: Mapping[str, np.ndarray], seed: int) ->
     values = tuple(arguments[n] for n in wrt)
     truth, bound = verify.vjp_oracle(chosen, values, np.float64(1.0), seed=seed)
     with enable_x64(), jax.default_matmul_precision("highest"):
-        _, found = jax.device_get(derivation.plain(*(arguments[n] for n in names)))
+        _, found = jax.device_get(derivation.quick(*(arguments[n] for n in names)))
     return verify.compare(
         {n: found[n] for n in wrt},
         dict(zip(wrt, truth, strict=True)),
@@ -70,7 +70,7 @@ def draw(derivation: Any, rng: np.random.Generator, *, varied: bool) -> dict[str
         arguments = {a.name: _value(a, sizes, derivation, rng, kind) for a in derivation._built.arguments}
         with enable_x64(), np.errstate(all="ignore"):
             try:
-                value, gradients = jax.device_get(derivation.plain(*arguments.values()))
+                value, gradients = jax.device_get(derivation.quick(*arguments.values()))
             except (TypeError, ValueError):
                 return None
         if np.isfinite(value) and all(np.isfinite(g).all() for g in gradients.values()):

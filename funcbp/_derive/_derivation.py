@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from .._compat import quick_jit
 from ..verify import Report
 from ._build import Built
 from ._check import check
@@ -116,6 +117,11 @@ class Derivation:
     def value_and_grad(self) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
         """The generated function, compiled: value, and gradients by name."""
         return jax.jit(self.plain)
+
+    @cached_property
+    def quick(self) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+        """The generated function, compiled quickly to slower code: for a few calls."""
+        return quick_jit(self.plain)
 
     @cached_property
     def plain(self) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:

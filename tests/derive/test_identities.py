@@ -6,6 +6,7 @@ import pytest
 from jax import numpy as jnp
 
 import funcbp
+from funcbp._compat import quick_jit
 
 from .cases import CASES
 from .goldens import derivation
@@ -57,6 +58,7 @@ def test_expanded_form(name: str) -> None:
     assert {k: gradients[k].expanded for k in EXPANDED[name]} == EXPANDED[name]
 
 
+@pytest.mark.long  # the golden tests compare the same functions, at other arguments
 @pytest.mark.parametrize("name", sorted({*FACTORED, *EXPANDED}))
 def test_equals_jax_to_twelve_digits(name: str, x64) -> None:
     case, d = CASES[name], derivation(CASES[name])
@@ -65,8 +67,8 @@ def test_equals_jax_to_twelve_digits(name: str, x64) -> None:
     if case.assume:
         values["Y"] = np.asarray(jax.nn.softmax(values["Y"]))
     positions = tuple(list(case.dims).index(n) for n in d.wrt)
-    value, gradients = jax.value_and_grad(case.function, positions)(*values.values())
-    found_value, found = d.plain(*values.values())
+    value, gradients = quick_jit(jax.value_and_grad(case.function, positions))(*values.values())
+    found_value, found = d.quick(*values.values())
     np.testing.assert_allclose(found_value, value, rtol=1e-12)
     for n, truth in zip(d.wrt, gradients, strict=True):
         assert np.abs(found[n] - truth).max() <= 1e-12 * np.abs(truth).max()

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 import funcbp
+from funcbp._compat import quick_jit
 from funcbp._derive import UnsupportedError
 
 from .trees import tree
 
-DEFAULT, LONG, GROUP = 40, 10_000, 500
+DEFAULT, LONG, GROUP = 8, 10_000, 500
 
 
 def outcome(seed: int) -> str:
@@ -22,10 +23,10 @@ def outcome(seed: int) -> str:
     except UnsupportedError:
         return "refused"
     str(d), d.latex()
-    value, gradients = jax.value_and_grad(random.function, tuple(range(len(values))))(*values)
+    value, gradients = quick_jit(jax.value_and_grad(random.function, tuple(range(len(values)))))(*values)
     if not all(np.isfinite(g).all() for g in gradients):
         return "undefined"
-    found_value, found = d.plain(*values)
+    found_value, found = d.quick(*values)
     np.testing.assert_allclose(found_value, value, rtol=1e-11, atol=1e-11, err_msg=random.text)
     scale = max(float(np.abs(g).max()) for g in gradients)
     bounds = None
@@ -41,7 +42,7 @@ def outcome(seed: int) -> str:
 
 def test_random_trees(x64) -> None:
     outcomes = [outcome(seed) for seed in range(DEFAULT)]
-    assert outcomes.count("right") >= 0.95 * DEFAULT
+    assert outcomes.count("right") >= DEFAULT - 1
 
 
 @pytest.mark.long
