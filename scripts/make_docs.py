@@ -109,10 +109,19 @@ def _against(row: dict[str, Any], base: dict[str, Any]) -> tuple[str, ...]:
 
 def planted_table(path: Path) -> str:
     """What every checker said about the planted mistakes and the right gradients, with default settings."""
-    summary = json.loads(path.read_text(encoding="utf-8"))["summary"]
+    results = json.loads(path.read_text(encoding="utf-8"))
+    summary, cases = results["summary"], len(results["cases"])
+    run = summary["funcbp"]["bugs"] + summary["funcbp"]["right"]
+    which = f"{run} of the {cases} cases, with {_versions(results['versions'])}:"
     headings = ("checker", "caught", "false alarms", "right ones refused", "undecidable", "cause named")
     order = sorted(summary, key=lambda tool: (tool != "funcbp", -summary[tool]["caught"], tool))
-    return table(headings, [(_tool(tool), *_scores(summary[tool], tool == "funcbp")) for tool in order])
+    rows = [(_tool(tool), *_scores(summary[tool], tool == "funcbp")) for tool in order]
+    return f"{which}\n\n{table(headings, rows)}"
+
+
+def _versions(versions: dict[str, str]) -> str:
+    known = ("jax", "chex", "scipy", "torch", "autograd")
+    return ", ".join(f"{name} {versions[name]}" for name in known if name in versions)
 
 
 def _tool(name: str) -> str:
