@@ -25,7 +25,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "scripts" / "results" / "planted.json"
 OURS = "funcbp"
+MESSAGE = 300  # characters kept of what a tool said
 WRITE_EVERY = 20.0
 MESSAGE = 2000
 PACKAGES = ("funcbp", "jax", "jaxlib", "numpy", "chex", "scipy", "torch", "autograd")
@@ -296,7 +297,10 @@ def document(config: Config, results: Sequence[Outcome]) -> dict[str, Any]:
         "versions": versions(),
         "cases": {n: {a: getattr(c, a, "") for a in described} for n, c in cases.items()},
         "summary": {tool: summary([r for r in results if r.tool == tool], cases) for tool in tools},
-        "outcomes": [asdict(r) for r in sorted(results, key=lambda r: (r.tool, r.case))],
+        "outcomes": [
+            asdict(replace(r, message=r.message[:MESSAGE]))
+            for r in sorted(results, key=lambda r: (r.tool, r.case))
+        ],
     }
 
 

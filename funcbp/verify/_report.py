@@ -236,7 +236,9 @@ class Report:
         difference is left unexplained."""
         if self.findings:
             return "wrong"
-        decided = self.checked.elements > 0 and all(self.checked.by_leaf.values()) and not self.unexplained
+        checked = self.checked
+        nothing = not checked.by_leaf and checked.examples > 0  # every result is an empty array
+        decided = (checked.elements > 0 or nothing) and all(checked.by_leaf.values()) and not self.unexplained
         return "right" if decided else "undecidable"
 
     @property
