@@ -196,7 +196,7 @@ class TestVjp:
     def test_by_chance(self):
         pair = (lambda x: (x**2, x), lambda x, ct: (2 * x * ct * np.float32(rng.random()),))
         report = funcbp.check_vjp(pair, of=jnp.square, args=(W,), samples=2)
-        assert Cause.NONDETERMINISTIC in causes(report) or report.verdict == "wrong"
+        assert causes(report) == [Cause.NONDETERMINISTIC]
 
     def test_only_under_vmap(self):
         def bwd(x, ct):
