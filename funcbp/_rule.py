@@ -11,13 +11,14 @@ from typing import Any
 
 import jax
 
-from ._signature import Signature
+from ._signature import Signature, is_variadic
 from .domains import Booleans, Domain, Integers, Point
 from .factors import contract
 
 __all__ = ["Rule", "catalogue"]
 
 Static = Mapping[str, Hashable]
+Sizes = Mapping[str, int | tuple[int, ...]]
 
 
 class Rule:
@@ -38,6 +39,8 @@ class Rule:
         domain: for every array argument, where its values live.
         points: named kinks and edges, with the convention taken there.
         settings: static options to test at; the defaults are always among them.
+        sizes: lengths of named axes to test at, where free ones would not fit together (a kernel and what it
+            slides over): each a mapping from axes of the signature to a length, or to lengths for `*axes`.
         formula: one line, the function and its derivative, for tables.
         saves: what the residuals hold, in words.
 
@@ -66,6 +69,7 @@ class Rule:
     domain: Mapping[str, Domain]
     points: Mapping[str, Point]
     settings: tuple[Static, ...]
+    sizes: tuple[Sizes, ...]
     signature: Signature
     formula: str
     saves: str
@@ -79,6 +83,7 @@ class Rule:
         domain: Mapping[str, Domain],
         points: Mapping[str, Point] | None = None,
         settings: tuple[Static, ...] = (),
+        sizes: tuple[Sizes, ...] = (),
         formula: str = "",
         saves: str = "",
     ) -> None:
@@ -86,6 +91,7 @@ class Rule:
         signature = Signature.of(name, fwd)
         points = dict(points or {})
         _validate(name, fwd, bwd, signature, domain, points, settings)
+        _validate_sizes(name, signature, sizes)
         fields = {
             "name": name,
             "family": fwd.__module__.removeprefix("funcbp.rules.").split(".")[0],
@@ -97,6 +103,7 @@ class Rule:
             "domain": MappingProxyType(dict(domain)),
             "points": MappingProxyType(points),
             "settings": tuple(MappingProxyType(dict(s)) for s in ({}, *settings)),
+            "sizes": tuple(MappingProxyType(dict(s)) for s in sizes) or (MappingProxyType({}),),
             "formula": formula,
             "saves": saves,
             "__name__": name,
@@ -167,7 +174,9 @@ def _checked(signature: Signature, fwd: Callable[..., Any]) -> Callable[..., Any
 def _contracted(pullback: FunctionType) -> Callable[..., Any]:
     @functools.wraps(pullback)
     def bwd(residuals: Any, out_ct: Any, **static: Any) -> tuple[Any, ...]:
-        return tuple(contract(ct, out_ct.dtype) for ct in pullback(residuals, out_ct, **static))
+        cotangents = pullback(residuals, out_ct, **static)  # which checks out_ct
+        dtype = jax.tree.leaves(out_ct)[0].dtype
+        return tuple(contract(ct, dtype) for ct in cotangents)
 
     bwd.__name__ = pullback.__name__.replace("_pullback", "_bwd")
     return bwd
@@ -215,6 +224,17 @@ def _validate(
     for label, point in points.items():
         if unknown := (point.at.keys() | point.expected.keys()) - set(names):
             raise TypeError(f"rule `{name}`: point {label!r} names unknown arguments {sorted(unknown)}.")
+
+
+def _validate_sizes(name: str, signature: Signature, sizes: tuple[Sizes, ...]) -> None:
+    axes = {axis.removeprefix("*"): is_variadic(axis) for a in signature.arguments for axis in a.axes}
+    for lengths in sizes:
+        for axis, length in lengths.items():
+            if axis not in axes:
+                raise TypeError(f"rule `{name}`: sizes name the axis {axis!r}; its axes are {list(axes)}.")
+            if isinstance(length, tuple) != axes[axis]:
+                wanted = "a tuple of lengths" if axes[axis] else "one length"
+                raise TypeError(f"rule `{name}`: the axis {axis!r} takes {wanted}, got {length!r}.")
 
 
 def _kind(domain: Domain) -> str:

@@ -3,7 +3,8 @@
 A domain says which *values* an argument takes; its shape is said once, in the rule's jaxtyping signature.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,13 +13,20 @@ import numpy as np
 __all__ = [
     "AwayFrom",
     "Booleans",
+    "Distinct",
     "Domain",
     "Integers",
     "Normal",
     "Point",
     "Positive",
+    "PositiveDefinite",
+    "Signs",
     "Simplex",
+    "Symmetric",
+    "Triangular",
     "Uniform",
+    "Values",
+    "WellConditioned",
 ]
 
 
@@ -136,18 +144,117 @@ class AwayFrom:
 
 
 @dataclass(frozen=True)
+class Distinct:
+    """Numbers of which no two are near each other: where an order is taken (maximum, sort, top k)."""
+
+    scale: float = 1.0
+
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
+        """All of an example's numbers in random order, evenly spaced but for a third of the gap."""
+        del sizes
+        count, size = (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+        order = rng.permuted(np.tile(np.arange(size), (count, 1)), axis=1)
+        spread = (order + rng.uniform(-1 / 3, 1 / 3, (count, size)) - (size - 1) / 2) / max(size, 1)
+        return self.scale * 4 * spread.reshape(shape)
+
+
+@dataclass(frozen=True)
+class Signs:
+    """-1 and 1, each half of the time: the labels of a margin loss."""
+
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
+        """Fair signs."""
+        del sizes
+        return rng.choice([-1.0, 1.0], shape)
+
+
+@dataclass(frozen=True)
+class WellConditioned:
+    """Matrices (over the last two axes) whose singular values are distinct and between 1/2 and 3/2."""
+
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
+        """U Diag(σ) Vᵀ with random orthonormal U and V."""
+        del sizes
+        return _with_singular_values(rng, shape, symmetric=False)
+
+
+@dataclass(frozen=True)
+class PositiveDefinite:
+    """Symmetric matrices (over the last two axes), eigenvalues distinct and between 1/2 and 3/2."""
+
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
+        """V Diag(λ) Vᵀ with a random orthogonal V."""
+        del sizes
+        x = _with_singular_values(rng, shape, symmetric=True)
+        return (x + np.swapaxes(x, -1, -2)) / 2
+
+
+@dataclass(frozen=True)
+class Symmetric:
+    """Symmetric matrices (over the last two axes) of either sign, eigenvalues well apart."""
+
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
+        """A positive definite one, shifted so that half of its eigenvalues are negative."""
+        x = PositiveDefinite().sample(rng, shape, sizes)
+        return 2 * (x - np.eye(shape[-1]))
+
+
+@dataclass(frozen=True)
+class Triangular:
+    """Lower triangular matrices (over the last two axes), the diagonal between 1/2 and 3/2."""
+
+    lower: bool = True
+
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
+        """Normal values of standard deviation 1/√n beside the diagonal."""
+        del sizes
+        n = shape[-1]
+        x = np.tril(rng.standard_normal(shape) / math.sqrt(max(n, 1)), -1)
+        x = x + np.eye(n) * rng.uniform(0.5, 1.5, shape)
+        return x if self.lower else np.swapaxes(x, -1, -2)
+
+
+def _with_singular_values(rng: np.random.Generator, shape: tuple[int, ...], symmetric: bool) -> np.ndarray:
+    rows, columns = shape[-2:]
+    small = min(rows, columns)
+    if small == 0:
+        return np.zeros(shape)
+    u, _, vt = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
+    # Evenly spaced, a third of the gap at random.
+    values = (np.arange(small) + 0.5 + rng.uniform(-1 / 6, 1 / 6, (*shape[:-2], small))) / small + 0.5
+    values = values[..., ::-1]
+    return (u * values[..., None, :]) @ (np.swapaxes(u, -1, -2) if symmetric else vt)
+
+
+Values = float | tuple[float, ...] | Callable[[tuple[int, ...]], np.ndarray]
+
+
+@dataclass(frozen=True)
 class Point:
     """A named special point of a rule: a kink, an edge, a saturation.
 
-    `at` gives values for some arguments (a number, or a tuple repeated cyclically along the last axis); the
-    others are drawn from their domain. `expected`, where given, is the convention: the cotangent of each
+    `at` gives values for some arguments (a number, a tuple repeated cyclically along the last axis, or a
+    function from a shape to an array of it: `lambda shape: np.eye(shape[-1])`); the others are drawn from
+    their domain. `expected`, where given, is the convention: the cotangent of each
     named argument for a cotangent of ones, elementwise. `agrees` is False where the reference's derivative is
     known to be NaN or to follow another convention there; `why` says so in words. `smooth` is False at a
     kink: there is no second derivative, and that of `primal` must be the convention, too.
     """
 
-    at: Mapping[str, float | tuple[float, ...]]
-    expected: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
+    at: Mapping[str, Values]
+    expected: Mapping[str, Values] = field(default_factory=dict)
     agrees: bool = True
     why: str = ""
     smooth: bool = True

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import numpy as jnp
@@ -15,7 +15,7 @@ from ._cases import Variant
 from ._montecarlo import monte_carlo
 from ._oracles import vjp_of
 
-__all__ = ["Frozen", "candidate", "truth_of"]
+__all__ = ["Frozen", "Ways", "candidate", "truth_of"]
 
 
 class Frozen:
@@ -34,6 +34,23 @@ class Frozen:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+class Ways(NamedTuple):
+    """Functions of arguments and cotangents.
+
+    Attributes:
+        quick: stacked examples, `jax.vjp` of the callable under vmap: one compilation goes through fwd, bwd
+            and the custom_vjp.
+        run: the same one by one, under vmap and through the callable.
+        further: for fewer examples, with tangents, everything deeper.
+        once: a single example, without jit.
+    """
+
+    quick: Callable[..., Any]
+    run: Callable[..., Any]
+    further: Callable[..., Any]
+    once: Callable[..., Any]
 
 
 @functools.lru_cache(maxsize=256)
@@ -100,15 +117,8 @@ def _deep(
 
 
 @functools.lru_cache(maxsize=64)
-def candidate(
-    rule: Rule, frozen: Frozen
-) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """The rule under test, in all the ways it can be called.
-
-    Returns:
-        Three functions of arguments and cotangents: for stacked examples one by one, under vmap and through
-        the callable; for fewer, with tangents, everything deeper; and for a single example without jit.
-    """
+def candidate(rule: Rule, frozen: Frozen) -> Ways:
+    """The rule under test, in all the ways it can be called."""
     variant = replace(frozen.variant, rule=rule)
     statics = dict(variant.statics)
 
@@ -159,7 +169,10 @@ def candidate(
             "jacobians": jacobians,
         }
 
-    return jax.jit(run), jax.jit(further), once
+    def through_grad(args: Any, cotangent: Any) -> dict[str, Any]:
+        return jax.vmap(functools.partial(_first, variant, called))(args, cotangent)
+
+    return Ways(jax.jit(through_grad), jax.jit(run), jax.jit(further), once)
 
 
 def _named_jacobians(variant: Variant, jacobian: Any, out_ndim: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from .._rule import Rule
 from .._signature import Argument, is_variadic
-from ..domains import AwayFrom, Normal, Point, Positive
+from ..domains import AwayFrom, Normal, Point, Positive, Values
 from ._bounds import round_tree
 
 __all__ = [
@@ -71,14 +71,19 @@ def variants(rule: Rule, every: bool) -> Iterator[Variant]:
         yield Variant(rule, {}, tuple(a for a in arguments if not a.optional or a.name in kept))
 
 
-def axis_sizes(rule: Rule, star: tuple[int, ...] = (2, 3), named: tuple[int, ...] = _PRIMES) -> Sizes:
-    """A length for every axis named in the signature, `star` for the variadic ones."""
+def axis_sizes(
+    rule: Rule, star: tuple[int, ...] = (2, 3), named: tuple[int, ...] = _PRIMES, own: Sizes | None = None
+) -> Sizes:
+    """A length for every axis named in the signature, `star` for the variadic ones; but the rule's `own`
+    sizes (the first, if not given) come first."""
+    own = rule.sizes[0] if own is None else own
     sizes: dict[str, int | tuple[int, ...]] = {}
     lengths = iter(named * 8)
     for argument in rule.signature.arguments:
         for axis in argument.axes:
             if axis not in sizes:
-                sizes[axis] = star if is_variadic(axis) else int(axis) if axis.isdigit() else next(lengths)
+                free = star if is_variadic(axis) else int(axis) if axis.isdigit() else next(lengths)
+                sizes[axis] = own.get(axis.removeprefix("*"), free)
     return sizes
 
 
@@ -186,7 +191,10 @@ def _at(variant: Variant, point: Point, args: tuple[np.ndarray, ...]) -> tuple[n
     )
 
 
-def cyclic(value: float | tuple[float, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """A number, or a tuple repeated along the last axis (the leading one counts examples), in a shape."""
+def cyclic(value: Values, shape: tuple[int, ...]) -> np.ndarray:
+    """A number, a tuple repeated along the last axis, or what a function makes of the shape of one example;
+    in a shape whose leading axis counts examples."""
+    if callable(value):
+        return np.broadcast_to(np.asarray(value(shape[1:]), np.float64), shape).copy()
     row = np.resize(np.asarray(value, np.float64), shape[-1] if len(shape) > 1 else 1)
     return np.broadcast_to(row, shape).copy()

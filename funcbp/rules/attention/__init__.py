@@ -1,0 +1,3 @@
+"""Attention: scores, their softmax, and weighted values."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Convolutions and pooling."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Log-densities and log-partition functions."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Recurrences through time."""
+
+__all__: list[str] = []
