@@ -99,6 +99,7 @@ class Derivation:
             )
             taken = {*self.names, output, *built.sizes, *(x.name for x in built.code.lets)}
             taken |= {d.name for d in built.code.deltas} | {f"grad_{n}" for n in self.names} | {"jax", "jnp"}
+            taken |= {name for loop in built.code.loops.values() if loop.code for name in loop.code.arrays}
             return source_of(built.code, self.shapes, built.sizes, built.names, taken, first)
 
     @cached_property

@@ -1,5 +1,6 @@
 """Expressions as JAX code: products with `@`, sums, broadcasting, and `einsum` where nothing simpler does."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -38,10 +39,11 @@ class Emitter:
     Args:
         names: of expressions that are computed already.
         sizes: of the dimensions, to choose the order of products by.
+        taken: names in use; those of factorizations are added to it.
     """
 
-    def __init__(self, names: dict[Node, str], sizes: Mapping[str, int]) -> None:
-        self.names, self.sizes = names, sizes
+    def __init__(self, names: dict[Node, str], sizes: Mapping[str, int], taken: set[str]) -> None:
+        self.names, self.sizes, self.taken = names, sizes, taken
         self.repeated: set[Node] = set()
         self.factors: dict[Node, str] = {}
         self.pending: list[str] = []
@@ -83,7 +85,9 @@ class Emitter:
     def _factored(self, matrix: Node) -> str:
         """The name of the LU factors of a matrix that is solved with more than once."""
         if matrix not in self.factors:
-            name = f"lu{len(self.factors) or ''}"
+            numbered = (f"lu{number or ''}" for number in itertools.count())
+            name = next(n for n in numbered if n not in self.taken)
+            self.taken.add(name)
             self.pending.append(f"{name} = jax.scipy.linalg.lu_factor({self.full(matrix)})")
             self.factors[matrix] = name
         return self.factors[matrix]

@@ -51,6 +51,11 @@ class LoopCode:
     reads: dict[Node, Node] = field(default_factory=dict)
 
     @property
+    def arrays(self) -> list[str]:
+        """The names of all that is kept of more than one step."""
+        return [n.data for n in (*self.stacks.values(), *self.befores.values(), *self.results)]
+
+    @property
     def results(self) -> list[Node]:
         """Everything that the backward pass gives."""
         return [*self.initials.values(), *self.sums, *self.kept.values()]

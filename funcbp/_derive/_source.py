@@ -90,7 +90,7 @@ class StatementWriter:
     ) -> None:
         self.statements, self.layers = list(statements), layers
         self.aliases, self.taken = aliases, taken | set(aliases.values())
-        self.emitter = Emitter(dict(given or {}), sizes)
+        self.emitter = Emitter(dict(given or {}), sizes, self.taken)
         self.loops: Mapping[str, Loop] = {}
         self.uses: Counter[Node] = Counter()
         for node in topological([value for _, value in self.statements]):
@@ -107,7 +107,8 @@ class StatementWriter:
         out = []
         for name, value in self.statements:
             if value.op in (RESULT, BACKWARD):
-                out += self._loop(name, value)
+                loop = self._loop(name, value)
+                out += [*self._flushed(), *loop]
                 continue
             out += self._shared(value)
             text = self._constant(name, value) or self.emitter.full(value)

@@ -13,7 +13,8 @@ from ._nodes import Node
 from ._operations import determinant, inverse, log_determinant
 from ._scalars import ONE
 from ._trace import Equation, live
-from ._trace_rules import RULES, rule
+from ._trace_parts import RULES
+from ._trace_rules import rule
 
 __all__ = ["KNOWN"]
 

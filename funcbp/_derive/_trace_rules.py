@@ -10,12 +10,12 @@ from ._algebra import add, broadcast, constant, contraction, hadamard, ones, per
 from ._choices import compare, extreme, iota, select
 from ._functions import apply, general_power
 from ._nodes import Node
-from ._operations import cholesky, inverse, largest, lower, place_axis, reshape, reverse, slice_axis, triangle
+from ._operations import cholesky, inverse, largest, lower, reshape, triangle
 from ._predicates import constant_value, is_zero
-from ._scalars import ONE, ZERO, Scalar, scalar_of_dimension
+from ._scalars import ONE, scalar_of_dimension
 from ._trace import Equation, Rule, dimension, fraction, live
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "is_one", "kept_axes", "rule"]
 
 RULES: dict[str, Rule] = {}
 
@@ -192,6 +192,13 @@ def _select(eqn: Equation) -> Node:
     return select(mask, yes, no)
 
 
+@rule("clamp")
+def _clamp(eqn: Equation) -> Node:
+    """As JAX does it: strictly between the bounds the derivative is the operand's."""
+    low, x, high = (eqn.aligned(k) for k in range(3))
+    return select(compare(">", x, low), select(compare("<", x, high), x, high), low)
+
+
 @rule("dot_general")
 def _dot_general(eqn: Equation) -> Node:
     (left_sum, right_sum), (left_batch, right_batch) = eqn.params["dimension_numbers"]
@@ -204,7 +211,7 @@ def _dot_general(eqn: Equation) -> Node:
     summed = {left[int(k)] for k in left_sum}
     batch = [left[int(k)] for k in left_batch]
     free = [k for k in (*left.values(), *right.values()) if k not in summed and k not in batch]
-    out = [k for k, size in zip([*batch, *dict.fromkeys(free)], eqn.out, strict=True) if not _is_one(size)]
+    out = [k for k, size in zip([*batch, *dict.fromkeys(free)], eqn.out, strict=True) if not is_one(size)]
     factors = [
         (node, tuple(labels[k] for k in live(shape)))
         for node, labels, shape in zip(eqn.args, (left, right), eqn.shapes, strict=True)
@@ -212,7 +219,7 @@ def _dot_general(eqn: Equation) -> Node:
     return contraction(ONE, factors, out, {})
 
 
-def _is_one(size: Any) -> bool:
+def is_one(size: Any) -> bool:
     return isinstance(size, (int, np.integer)) and size == 1
 
 
@@ -234,7 +241,7 @@ def _reshape(eqn: Equation) -> Node:
     return reshape(eqn.args[0], eqn.dims)
 
 
-def _axes(eqn: Equation, key: str = "axes") -> list[int]:
+def kept_axes(eqn: Equation, key: str = "axes") -> list[int]:
     """A parameter that names axes, in the axes that are kept."""
     kept = live(eqn.shapes[0])
     return [kept.index(int(k)) for k in eqn.params[key] if int(k) in kept]
@@ -242,12 +249,12 @@ def _axes(eqn: Equation, key: str = "axes") -> list[int]:
 
 @rule("reduce_sum")
 def _reduce_sum(eqn: Equation) -> Node:
-    return total(eqn.args[0], _axes(eqn))
+    return total(eqn.args[0], kept_axes(eqn))
 
 
 @rule("reduce_max", "reduce_min")
 def _reduce_max(eqn: Equation) -> Node:
-    axes = sorted(_axes(eqn))
+    axes = sorted(kept_axes(eqn))
     return largest(eqn.name[-3:], eqn.args[0], axes) if axes else eqn.args[0]
 
 
@@ -269,90 +276,6 @@ def _cumsum(eqn: Equation) -> Node:
     labels = tuple("before" if a == k else a for a in range(eqn.args[0].rank))
     out = tuple(range(eqn.args[0].rank))
     return contraction(ONE, [(mask, (k, "before")), (eqn.args[0], labels)], out, {})
-
-
-@rule("slice")
-def _slice(eqn: Equation) -> Node:
-    strides = eqn.params["strides"] or (1,) * len(eqn.out)
-    return _sliced(eqn, list(eqn.params["start_indices"]), eqn.out, strides)
-
-
-def _sliced(eqn: Equation, starts: list[Any], sizes: Any, strides: Any) -> Node:
-    node, shape = eqn.args[0], eqn.shapes[0]
-    for k in reversed(live(shape)):
-        axis = live(shape).index(k)
-        start = starts[k] if isinstance(starts[k], Scalar) else scalar_of_dimension(dimension(starts[k]))
-        size = dimension(sizes[k])
-        stop = start.plus(scalar_of_dimension(size) * Scalar(Fraction(strides[k])))
-        node = slice_axis(node, axis, start, stop, strides[k], size)
-    return node
-
-
-@rule("dynamic_slice")
-def _dynamic_slice(eqn: Equation) -> Node:
-    starts = [constant_value(n) for n in eqn.args[1:]]
-    if any(s is None for s in starts):
-        raise eqn.refuse("the beginning of the slice is not known when it is traced")
-    sizes = [int(s) if _is_number(s) else s for s in eqn.params["slice_sizes"]]
-    return _sliced(eqn, starts, sizes, (1,) * len(sizes))
-
-
-def _is_number(size: Any) -> bool:
-    return isinstance(size, (int, np.integer))
-
-
-@rule("gather")
-def _gather(eqn: Equation) -> Node:
-    """Indexing with numbers that the program knows: x[0], X[:, 1], x[1:3]."""
-    numbers, start = eqn.params["dimension_numbers"], constant_value(eqn.args[1])
-    if start is None or start.powers or len(eqn.shapes[1]) != 1:
-        raise eqn.refuse("indices that depend on data")
-    if numbers.operand_batching_dims:
-        raise eqn.refuse("batched indices")
-    starts: list[Any] = [0] * len(eqn.shapes[0])
-    for k in numbers.start_index_map:
-        size = eqn.shapes[0][int(k)]
-        first = int(start.number)
-        starts[int(k)] = first if first >= 0 or not _is_number(size) else first + int(size)
-    return _sliced(eqn, starts, eqn.params["slice_sizes"], (1,) * len(starts))
-
-
-@rule("split")
-def _split(eqn: Equation) -> list[Node]:
-    axis, start, parts = eqn.params["axis"], ZERO, []
-    k = live(eqn.shapes[0]).index(axis)
-    for size in eqn.params["sizes"]:
-        stop = start.plus(scalar_of_dimension(dimension(size)))
-        parts.append(slice_axis(eqn.args[0], k, start, stop, 1, dimension(size)))
-        start = stop
-    return parts
-
-
-@rule("concatenate")
-def _concatenate(eqn: Equation) -> Node:
-    axis, start, parts = eqn.params["dimension"], ZERO, []
-    k = live(eqn.out).index(axis)
-    for node, shape in zip(eqn.args, eqn.shapes, strict=True):
-        size = dimension(shape[axis])
-        parts.append(place_axis(node, k, start, size, eqn.dims))
-        start = start.plus(scalar_of_dimension(size))
-    return add(*parts)
-
-
-@rule("stack")
-def _stack(eqn: Equation) -> Node:
-    axis = eqn.params["axis"]
-    if axis not in live(eqn.out):
-        return eqn.args[0]
-    k = live(eqn.out).index(axis)
-    parts = [place_axis(node, k, Scalar(Fraction(n)), 1, eqn.dims) for n, node in enumerate(eqn.args)]
-    return add(*parts)
-
-
-@rule("rev")
-def _rev(eqn: Equation) -> Node:
-    axes = _axes(eqn, "dimensions")
-    return reverse(eqn.args[0], axes) if axes else eqn.args[0]
 
 
 @rule("cholesky")
