@@ -1,4 +1,4 @@
-"""What the plain sweep and every rule cost, against autodiff of plain JAX in the same run.
+"""What the plain sweep costs, against autodiff of plain JAX in the same run.
 
 Nothing is timed before its gradients agree in float64 and float32. Times are medians of interleaved repeats,
 ratios are taken within a repeat; bytes and operation counts are exact.
@@ -28,11 +28,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 import funcbp
-from funcbp import Rule, layers, rules
+from funcbp import layers, rules
 
 PyTree = Any
 Function = Callable[..., PyTree]
-Section = Literal["mlp", "unrolled", "blocks", "rules"]
+Section = Literal["mlp", "unrolled", "blocks"]
 RESULTS = Path(__file__).parent / "results" / "bench.json"
 SWEEP, GRAD = "funcbp sweep", "jax.value_and_grad"
 POLICIES = ("nothing_saveable", "dots_saveable", "dots_with_no_batch_dims_saveable", "everything_saveable")
@@ -210,60 +210,6 @@ def run_case(case: Case, config: Config, step: Callable[[str], None]) -> list[di
     ]
 
 
-def rule_functions(rule: Rule, smoke: bool) -> tuple[Function, Function, tuple[jax.Array, ...]]:
-    """fwd and bwd of a rule, `jax.vjp` of its reference, and arguments for both, the last a cotangent."""
-    rng = np.random.default_rng(0)
-    size = 4 if smoke else 64
-    named = {axis for a in rule.signature.arguments for axis in a.axes if not axis.startswith("*")}
-    sizes = {axis: int(axis) if axis.isdigit() else size for axis in named}
-    batch = (size,) if named else (4 * size, size)
-    arrays = []
-    for a in rule.signature.arguments:
-        shape = tuple(n for axis in a.axes for n in (batch if axis.startswith("*") else (sizes[axis],)))
-        sample = rule.domain[a.name].sample(rng, shape, sizes)
-        arrays.append(jnp.asarray(sample, jnp.float32 if a.floating else jnp.int32))
-    floating = [i for i, a in enumerate(rule.signature.arguments) if a.floating]
-
-    def hand(*args: jax.Array) -> PyTree:
-        out, residuals = rule.fwd(*args[:-1])
-        cotangents = rule.bwd(residuals, args[-1])
-        return out, [cotangents[i] for i in floating]
-
-    def autodiff(*args: jax.Array) -> PyTree:
-        def function(*moving: jax.Array) -> PyTree:
-            values = dict(zip(floating, moving, strict=True))
-            return rule.reference(*[values.get(i, a) for i, a in enumerate(args[:-1])])
-
-        out, pullback = jax.vjp(function, *(args[i] for i in floating))
-        return out, list(pullback(args[-1]))
-
-    out = rule.primal(*arrays)
-    return hand, autodiff, (*arrays, jnp.asarray(rng.standard_normal(out.shape), out.dtype))
-
-
-def run_rule(rule: Rule, config: Config) -> dict[str, Any]:
-    hand, autodiff, args = rule_functions(rule, config.smoke)
-    arrays = args[:-1]
-    errors = agreement(rule.name, {"hand": hand}, autodiff, args)["hand"]
-    row: dict[str, Any] = {"rule": rule.name, "family": rule.family} | errors
-    makers: dict[str, Callable[[], Function]] = {"hand": lambda: hand, "autodiff": lambda: autodiff}
-    programs, rows = compiled(makers, args, 1, "autodiff")
-    for method, costs in rows.items():
-        row |= {f"{method}_{key}": costs[key] for key in ("temp_bytes", "flops", "xla_flops", "build_ms")}
-    out, residuals = rule.fwd(*arrays)
-    row["hand_residual_bytes"] = saved_bytes(residuals, (arrays, out))
-    floating = tuple(jnp.issubdtype(a.dtype, jnp.floating) for a in arrays)
-    moving = [a for a, moves in zip(arrays, floating, strict=True) if moves]
-
-    def function(*moving: jax.Array) -> PyTree:
-        values = iter(moving)
-        return rule.reference(*[next(values) if f else a for f, a in zip(floating, arrays, strict=True)])
-
-    out, pullback = jax.vjp(function, *moving)
-    row["autodiff_residual_bytes"] = saved_bytes(pullback, (arrays, out))
-    return row | timed(programs, args, config.repeats, "autodiff")["hand"]
-
-
 def _count(n: float | None) -> str:
     if n is None:
         return "-"
@@ -292,49 +238,24 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
             build = (f"{r[f'{k}_ms']:.0f} ms" for k in ("trace", "lower", "compile"))
             table.add_row(r["method"], f"{r['time_ms']:.2f} ms", ratio, *counts, *build)
         yield table
-    if result["rules"]:
-        headings = (
-            "rule",
-            "time ratio",
-            "temp B: hand",
-            "autodiff",
-            "saved B: hand",
-            "autodiff",
-            "FLOPs: hand",
-            "autodiff",
-        )
-        table = Table(*headings, title="Rules: fwd + bwd against jax.vjp of the reference")
-        for r in result["rules"]:
-            keys = (
-                f"{m}_{k}" for k in ("temp_bytes", "residual_bytes", "flops") for m in ("hand", "autodiff")
-            )
-            table.add_row(r["rule"], f"{r['time_ratio']:.2f}", *(_count(r[k]) for k in keys))
-        yield table
 
 
 def main(config: Config) -> None:
     repeats, traces = (2, 1) if config.smoke else (config.repeats, config.traces)
     config = Config(config.only, repeats, traces, config.out, config.smoke)
     makers = {"mlp": _mlp, "unrolled": _unrolled, "blocks": _blocks}
-    wanted: Iterable[str] = config.only or (*makers, "rules")
+    wanted: Iterable[str] = config.only or tuple(makers)
     cases = [make(config.smoke) for name, make in makers.items() if name in wanted]
-    chosen = list(funcbp.catalogue().values()) if "rules" in wanted else []
-    if config.smoke:
-        chosen = list({rule.family: rule for rule in chosen}.values())
     result: dict[str, Any] = describe_machine() | {
         "smoke": config.smoke,
         "repeats": repeats,
         "networks": [],
-        "rules": [],
     }
     with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=2 * len(cases) + len(chosen))
+        task = progress.add_task("", total=2 * len(cases))
         step = functools.partial(progress.update, task, advance=1)
         for case in cases:
             result["networks"] += run_case(case, config, lambda text: step(description=text))
-        for rule in chosen:
-            step(description=rule.name)
-            result["rules"].append(run_rule(rule, config))
     config.out.parent.mkdir(parents=True, exist_ok=True)
     config.out.write_text(json.dumps(result, indent=1) + "\n")
     console = Console(width=None if sys.stdout.isatty() else 160)

@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import funcbp
-from scripts import make_docs, plot_bench
+from scripts import make_docs, measure_rules, plot_bench
 
 BENCH = Path(__file__).parents[1] / "scripts" / "bench.py"
 MEASURED = {
@@ -30,7 +31,7 @@ MEASURED = {
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     path = tmp_path_factory.mktemp("bench") / "bench.json"
-    command = [sys.executable, str(BENCH), "--smoke", "--only", "mlp", "rules", "--out", str(path)]
+    command = [sys.executable, str(BENCH), "--smoke", "--only", "mlp", "--out", str(path)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "200"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
@@ -48,10 +49,35 @@ def test_bench_writes_what_was_measured(bench):
     assert sweep.keys() >= MEASURED | {"error_float32", "error_float64"}
     assert sweep["flops"] == grad["flops"] == 3072
     assert sweep["residual_bytes"] < grad["residual_bytes"]
-    assert {row["family"] for row in result["rules"]} == {r.family for r in funcbp.catalogue().values()}
-    assert all(row["hand_flops"] == row["autodiff_flops"] for row in result["rules"])
     assert "funcbp sweep" in done.stdout
     assert "100%" in done.stderr
+
+
+def test_rules_are_measured_and_a_stopped_run_goes_on(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "measured.json"
+    chosen = {name: funcbp.catalogue()[name] for name in ("relu", "dense")}
+    monkeypatch.setattr(funcbp, "catalogue", lambda: chosen)
+    config = measure_rules.Config(out=out, smoke=True)
+    measure_rules.main(replace(config, only=("relu",)))
+    first = json.loads(out.read_text())["rules"]
+    assert first.keys() == {"relu"}
+    measure_rules.main(config)
+    rows = json.loads(out.read_text())["rules"]
+    assert rows["relu"] == first["relu"]
+    ours, autodiff = rows["dense"]["ulps"]["float32"]
+    assert 0 < ours <= 1.5 * autodiff
+    assert rows["dense"]["flops"][0] == rows["dense"]["flops"][1] > 0
+    assert rows["relu"]["saved_bytes"][0] <= rows["relu"]["saved_bytes"][1]
+    assert "dense" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="neither a rule nor a family 'rleu'"):
+        measure_rules.main(replace(config, only=("rleu",)))
+
+
+def test_every_rule_has_been_measured():
+    rows = json.loads(measure_rules.RESULTS.read_text(encoding="utf-8"))["rules"]
+    missing = funcbp.catalogue().keys() - rows.keys()
+    assert not missing, f"run: python scripts/measure_rules.py   # {sorted(missing)}"
+    assert not rows.keys() - funcbp.catalogue().keys()
 
 
 def test_plot_draws(bench, tmp_path):

@@ -1,0 +1,168 @@
+"""What every rule costs and how accurate it is, next to `jax.vjp` of its reference in the same run.
+
+The table goes into the package (`funcbp rules` prints it). A rule whose source has not changed since it was
+measured is skipped, so that a run that was stopped goes on where it was. Bytes, operations and ulps are
+deterministic for a version of JAX; the time is the median of interleaved ratios.
+
+    python scripts/measure_rules.py                      # what is new or has changed
+    python scripts/measure_rules.py --only losses gelu   # these families and rules, again
+"""
+
+import functools
+import hashlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from jax import numpy as jnp
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import funcbp
+from funcbp import Rule
+from funcbp.verify import accuracy
+from funcbp.verify._cases import Sizes, Variant, axis_sizes, draw
+from scripts.bench_measure import agreement, compiled, describe_machine, saved_bytes, timed
+
+PyTree = Any
+Function = Callable[..., PyTree]
+RESULTS = Path(funcbp.__file__).parent / "rules" / "measured.json"
+DTYPES = ("float32", "bfloat16", "float16")
+LENGTHS = (64, 48, 32, 40, 24)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure the rules of the catalogue.
+
+    Attributes:
+        only: families and rules to measure, even if nothing has changed; none for all that has.
+        repeats: interleaved timed calls.
+        out: the JSON, read first and written after every rule.
+        smoke: the sizes of the tests and two repeats.
+    """
+
+    only: tuple[str, ...] = ()
+    repeats: int = 40
+    out: Path = RESULTS
+    smoke: bool = False
+
+
+def functions(rule: Rule, sizes: Sizes) -> tuple[Function, Function, tuple[jax.Array, ...], PyTree]:
+    """fwd and bwd of a rule, `jax.vjp` of its reference, and what both are given: arguments and cotangent."""
+    variant = Variant(rule, {}, rule.signature.arguments)
+    rng = np.random.default_rng(0)
+    values = [x[0] for x in draw(variant, sizes, rng, 1)]
+    floating = [i for i, a in enumerate(variant.present) if a.floating]
+    args = tuple(jnp.asarray(x, jnp.float32 if i in floating else x.dtype) for i, x in enumerate(values))
+
+    def hand(args: tuple[jax.Array, ...], cotangent: PyTree) -> PyTree:
+        out, residuals = rule.fwd(*args)
+        cotangents = rule.bwd(residuals, cotangent)
+        return out, [cotangents[i] for i in floating]
+
+    def autodiff(args: tuple[jax.Array, ...], cotangent: PyTree) -> PyTree:
+        out, pullback = pullback_of(rule, args)
+        return out, list(pullback(cotangent))
+
+    out = jax.eval_shape(rule.primal, *args)
+    cotangent = jax.tree.map(lambda o: jnp.asarray(rng.standard_normal(o.shape), o.dtype), out)
+    return hand, autodiff, args, cotangent
+
+
+def pullback_of(rule: Rule, args: tuple[jax.Array, ...]) -> tuple[PyTree, Any]:
+    """`jax.vjp` of the reference with respect to its floating arguments."""
+    floating = [i for i, a in enumerate(rule.signature.arguments) if a.floating]
+
+    def function(*moving: jax.Array) -> PyTree:
+        values = dict(zip(floating, moving, strict=True))
+        return rule.reference(*[values.get(i, x) for i, x in enumerate(args)])
+
+    return jax.vjp(function, *(args[i] for i in floating))
+
+
+def measured(rule: Rule, config: Config) -> dict[str, Any]:
+    """One row: pairs are (hand-derived, autodiff)."""
+    sizes = axis_sizes(rule) if config.smoke else axis_sizes(rule, LENGTHS[:2], LENGTHS)
+    hand, autodiff, args, cotangent = functions(rule, sizes)
+    both = (args, cotangent)
+    row: dict[str, Any] = {"family": rule.family, "source": fingerprint(rule)}
+    row |= agreement(rule.name, {"hand": hand}, autodiff, both)["hand"]
+    makers: dict[str, Callable[[], Function]] = {"hand": lambda: hand, "autodiff": lambda: autodiff}
+    programs, costs = compiled(makers, both, 1, "autodiff")
+    for key in ("temp_bytes", "flops"):
+        row[key] = [costs[m][key] for m in makers]
+    out, residuals = rule.fwd(*args)
+    other, pullback = pullback_of(rule, args)
+    row["saved_bytes"] = [saved_bytes(residuals, (args, out)), saved_bytes(pullback, (args, other))]
+    times = timed(programs, both, 2 if config.smoke else config.repeats, "autodiff")["hand"]
+    row |= {key: times[key] for key in ("time_ratio", "time_ratio_low", "time_ratio_high")}
+    examples = 16 if config.smoke else 256
+    found = {d: accuracy(rule, d, examples=examples) for d in DTYPES[: 1 if config.smoke else None]}
+    return row | {"ulps": {d: [a.ours, a.autodiff] for d, a in found.items()}}
+
+
+@functools.cache
+def _source_of(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+def fingerprint(rule: Rule) -> str:
+    """Of the file a rule is written in."""
+    return _source_of(inspect.getfile(inspect.unwrap(rule.fwd)))
+
+
+def table(rows: dict[str, dict[str, Any]]) -> Table:
+    headings = ("rule", *(f"ulp {d}" for d in DTYPES), "saved B", "temp B", "FLOPs", "time")
+    made = Table(*headings, title="fwd + bwd: hand-derived, jax.vjp of the reference")
+    for name, row in rows.items():
+        ulps = (_pair(row["ulps"].get(d)) for d in DTYPES)
+        counts = (_pair(row[k]) for k in ("saved_bytes", "temp_bytes", "flops"))
+        made.add_row(name, *ulps, *counts, f"{row['time_ratio']:.2f}")
+    return made
+
+
+def _pair(pair: list[float] | None) -> str:
+    return "-" if pair is None else ", ".join(f"{x:.4g}" for x in pair)
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Atomically: a run that is killed leaves the last complete table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".tmp")
+    new.write_text(json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(new, path)
+
+
+def main(config: Config) -> None:
+    known = json.loads(config.out.read_text(encoding="utf-8"))["rules"] if config.out.exists() else {}
+    every = funcbp.catalogue()
+    wanted = {n: r for n, r in every.items() if not config.only or {n, r.family} & set(config.only)}
+    if unknown := set(config.only) - set(every) - {r.family for r in every.values()}:
+        raise SystemExit(f"There is neither a rule nor a family {min(unknown)!r}; see `funcbp rules`.")
+    if not config.only:
+        wanted = {n: r for n, r in wanted.items() if known.get(n, {}).get("source") != fingerprint(r)}
+    rows = {n: row for n, row in known.items() if n in every}
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=len(wanted))
+        for name, rule in wanted.items():
+            progress.update(task, description=name)
+            rows[name] = measured(rule, config)
+            write(config.out, describe_machine() | {"rules": rows})
+            progress.advance(task)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table({n: rows[n] for n in every if n in rows and (n in wanted or not wanted)}))
+    console.print(f"{config.out}; next: python scripts/make_docs.py")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
