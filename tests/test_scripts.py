@@ -92,8 +92,8 @@ def test_make_docs_writes_tables_and_finds_stale_ones(bench, tmp_path):
     readme.write_text(
         "before\n" + "".join(f"<!-- {n}:begin -->\n<!-- {n}:end -->\n" for n in names) + "after\n"
     )
-    write = make_docs.Config(readme=readme, bench=bench[0])
-    check = make_docs.Config(check=True, readme=readme, bench=bench[0])
+    write = make_docs.Config(readme=readme, families=tmp_path, bench=bench[0])
+    check = replace(write, check=True)
     with pytest.raises(SystemExit, match=r"stale; run: python scripts/make_docs\.py"):
         make_docs.main(check)
     make_docs.main(write)
@@ -103,14 +103,18 @@ def test_make_docs_writes_tables_and_finds_stale_ones(bench, tmp_path):
     assert text.endswith("after\n")
     assert all(f"`{name}`" in text for name in funcbp.catalogue())
     columns = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}
-    assert columns == {7}
-    readme.write_text(text.replace("`relu`", "`rule`"))
-    with pytest.raises(SystemExit):
-        make_docs.main(check)
+    assert columns == {3, 7}
+    page = tmp_path / "activations" / "README.md"
+    for path in (readme, page):
+        new = path.read_text()
+        path.write_text(new.replace("`relu`", "`rule`"))
+        with pytest.raises(SystemExit, match=r"stale; run: python scripts/make_docs\.py"):
+            make_docs.main(check)
+        path.write_text(new)
 
 
 def test_make_docs_leaves_a_page_without_markers_alone(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("nothing generated\n")
-    make_docs.main(make_docs.Config(readme=readme))
+    make_docs.main(make_docs.Config(readme=readme, families=tmp_path))
     assert readme.read_text() == "nothing generated\n"
