@@ -1,15 +1,15 @@
 """Layer normalization over the last axis (Ba, Kiros, Hinton 2016, arXiv:1607.06450)."""
 
 import jax
-from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._numerics import upcast
 from ..._rule import Rule
 from ...domains import Normal, Point
-from ...factors import Elementwise, Factor, Total
+from ...factors import Factor
 from .._checks import check_cotangent
+from ._standardized import affine, affine_pullback, centered, inverse_root, scaling_ct, standardized
 
 X = Float[Array, "*batch features"]
 Stat = Float[Array, "*batch 1"]
@@ -31,43 +31,26 @@ def layer_norm_fwd(
         x̄ = r (g - ⟨g⟩ - x̂ ⟨g ⊙ x̂⟩)      γ̄ = Σ ȳ ⊙ x̂      β̄ = Σ ȳ
 
     Derivation. ⟨x - μ⟩ = 0 gives dr = -r² ⟨x̂ ⊙ dx⟩, so dx̂ = r (I - 11ᵀ/n - x̂x̂ᵀ/n) dx, for every ε. That
-    matrix is
-    symmetric: the pullback is the same map, applied to g.
+    matrix is symmetric: the pullback is the same map, applied to g.
 
     Saves x, γ, β (alive anyway) and μ, r (one number a row); x̂ is recomputed. At a constant row r =
-    ε^(-1/2), x̂ = 0.
+    ε^(-1/2), x̂ = 0; with ε = 0 both are 0, and x̄ with them (autodiff: NaN).
     """
-    z = upcast(x)
-    mean = _row_mean(z)
-    rstd = lax.rsqrt(_row_mean(jnp.square(z - mean)) + eps)
-    y = rstd * (z - mean)
-    if gain is not None:
-        y = upcast(gain) * y
-    if bias is not None:
-        y = y + upcast(bias)
-    return y.astype(x.dtype), (x, gain, bias, mean, rstd)
+    x_hat, mean, variance = standardized(upcast(x), -1, eps)
+    y = affine(x_hat, gain, bias)
+    return y.astype(x.dtype), (x, gain, bias, mean, inverse_root(variance + eps))
 
 
 def layer_norm_pullback(
     residuals: Residuals, y_ct: X, *, eps: float = 1e-5
 ) -> tuple[X, Factor | None, Factor | None]:
     """x̄ = r (g - ⟨g⟩ - x̂ ⟨g ⊙ x̂⟩), and the factors of γ and β."""
-    del eps  # already inside rstd
-    x, gain, bias, mean, rstd = residuals
+    del eps  # already inside r
+    x, gain, bias, mean, r = residuals
     check_cotangent("layer_norm", y_ct, x.shape, x.dtype)
-    x_hat = rstd * (upcast(x) - mean)
-    ct = upcast(y_ct)
-    g = ct if gain is None else upcast(gain) * ct
-    x_ct = rstd * (g - _row_mean(g) - x_hat * _row_mean(g * x_hat))
-    return (
-        x_ct.astype(x.dtype),
-        None if gain is None else Elementwise(x_hat, ct),
-        None if bias is None else Total(ct),
-    )
-
-
-def _row_mean(x: jax.Array) -> jax.Array:
-    return jnp.sum(x, axis=-1, keepdims=True) / max(x.shape[-1], 1)
+    x_hat = r * (upcast(x) - mean)
+    g, *factors = affine_pullback(upcast(y_ct), x_hat, gain, bias)
+    return scaling_ct(centered(g, -1), x_hat, r, -1).astype(x.dtype), *factors
 
 
 def _layer_norm_reference(
