@@ -143,14 +143,19 @@ def write(path: Path, result: dict[str, Any]) -> None:
     os.replace(new, path)
 
 
+def select(only: tuple[str, ...], known: dict[str, dict[str, Any]]) -> dict[str, Rule]:
+    """The rules and families named, or, if none is, all whose source is not that of their row."""
+    every = funcbp.catalogue()
+    if unknown := set(only) - set(every) - {r.family for r in every.values()}:
+        raise SystemExit(f"There is neither a rule nor a family {min(unknown)!r}; see `funcbp rules`.")
+    if only:
+        return {n: r for n, r in every.items() if {n, r.family} & set(only)}
+    return {n: r for n, r in every.items() if known.get(n, {}).get("source") != fingerprint(r)}
+
+
 def main(config: Config) -> None:
     known = json.loads(config.out.read_text(encoding="utf-8"))["rules"] if config.out.exists() else {}
-    every = funcbp.catalogue()
-    wanted = {n: r for n, r in every.items() if not config.only or {n, r.family} & set(config.only)}
-    if unknown := set(config.only) - set(every) - {r.family for r in every.values()}:
-        raise SystemExit(f"There is neither a rule nor a family {min(unknown)!r}; see `funcbp rules`.")
-    if not config.only:
-        wanted = {n: r for n, r in wanted.items() if known.get(n, {}).get("source") != fingerprint(r)}
+    every, wanted = funcbp.catalogue(), select(config.only, known)
     rows = {n: row for n, row in known.items() if n in every}
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=len(wanted))
