@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 import jax
 from jax import lax
+from jax import numpy as jnp
 
 from ._numerics import accumulator
 
