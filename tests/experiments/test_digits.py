@@ -105,6 +105,26 @@ def test_smoke(cache: dict[str, str], tmp_path: Path) -> None:
     assert checkpoint_metadata(tmp_path / "here" / "digits.checkpoint.npz")["epochs"] == 6
 
 
+def test_stopped_and_resumed_gives_the_same(
+    cache: dict[str, str], tmp_path: Path, running: list[subprocess.Popen[str]]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    finish(start(cache, tmp_path, *TINY, "--out", whole))
+    process = start(cache, tmp_path, *TINY, "--out", parts)
+    running.append(process)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch"):
+            break
+    process.terminate()
+    _, err = finish(process, 128 + signal.SIGTERM)
+    assert "add --resume to the same command to go on" in err
+    _, err = finish(start(cache, tmp_path, *TINY, "--out", parts, "--resume"))
+    assert "epoch 60/60" in err
+    assert comparable(parts) == comparable(whole)
+
+
+@pytest.mark.long
 def test_killed_at_any_moment_and_resumed(
     cache: dict[str, str], tmp_path: Path, running: list[subprocess.Popen[str]]
 ) -> None:
