@@ -30,7 +30,7 @@ from rich.table import Table
 import funcbp
 from funcbp import Rule
 from funcbp.verify import accuracy
-from funcbp.verify._cases import Sizes, Variant, axis_sizes, draw
+from funcbp.verify._cases import Sizes, Variant, axis_sizes, cases, draw, point_kind
 from scripts.bench_measure import agreement, compiled, describe_machine, saved_bytes, timed
 
 PyTree = Any
@@ -108,7 +108,34 @@ def measured(rule: Rule, config: Config) -> dict[str, Any]:
     row |= {key: times[key] for key in ("time_ratio", "time_ratio_low", "time_ratio_high")}
     examples = 16 if config.smoke else 256
     found = {d: accuracy(rule, d, examples=examples) for d in DTYPES[: 1 if config.smoke else None]}
-    return row | {"ulps": {d: [a.ours, a.autodiff] for d, a in found.items()}}
+    return row | {
+        "ulps": {d: [a.ours, a.autodiff] for d, a in found.items()},
+        "finite_only_here": finite_only_here(rule),
+    }
+
+
+def finite_only_here(rule: Rule) -> list[str]:
+    """The named points at which our cotangents are finite and those of autodiff are not."""
+    labels = [label for label, point in rule.points.items() if not point.agrees]
+    if not labels:
+        return []
+    variant, sizes = Variant(rule, {}, rule.signature.arguments), axis_sizes(rule)
+    hand, autodiff, _, cotangent = functions(rule, sizes)
+    made = cases(variant, sizes, "float32", 0, 1, jax.tree.map(jax.typeof, cotangent))
+    chosen = np.concatenate([made.where(point_kind(label))[1:] for label in labels])
+
+    def single(x: np.ndarray) -> np.ndarray:
+        return x[chosen].astype(np.float32) if x.dtype == np.float64 else x[chosen]
+
+    given = jax.tree.map(single, (made.args, made.cotangent))
+    ours, theirs = (_finite(jax.jit(jax.vmap(f))(*given)[1]) for f in (hand, autodiff))
+    return [label for label, here, there in zip(labels, ours, theirs, strict=True) if here and not there]
+
+
+def _finite(cotangents: PyTree) -> np.ndarray:
+    """Example by example: whether all of it is."""
+    each = [np.isfinite(x).reshape(len(x), -1).all(axis=1) for x in map(np.asarray, cotangents)]
+    return np.all(each, axis=0)
 
 
 @functools.cache
