@@ -139,8 +139,11 @@ def _labeled(lines: list[str]) -> Iterator[str]:
 
 
 def _math(formulas: list[str]) -> str:
-    rows = " \\\\\n".join(f"& {latex(f)}" for f in formulas)
-    return f"```math\n\\begin{{aligned}}\n{rows}\n\\end{{aligned}}\n```"
+    shown = [latex(f) for f in formulas]
+    if len(shown) > 1:
+        rows = " \\\\\n".join(f"& {f}" for f in shown)
+        shown = [f"\\begin{{aligned}}\n{rows}\n\\end{{aligned}}"]
+    return f"```math\n{shown[0]}\n```"
 
 
 def _text(text: str) -> str:

@@ -110,7 +110,7 @@ class _Reader:
         parts = []
         while self.at < len(self.text) and self.text[self.at] != until:
             parts.append(self.atom())
-        return _WORDS.sub(_joined, "".join(parts))
+        return _WORDS.sub(_joined, "".join(parts)).replace(", ", r",\ ").replace("; ", r";\quad ")
 
     def peek(self, ahead: int = 0) -> str:
         return self.text[self.at + ahead : self.at + ahead + 1]
