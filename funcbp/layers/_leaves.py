@@ -65,10 +65,10 @@ def dense(
 
 
 def activation(rule: str | Rule, **static: Any) -> Layer:
-    """q = σ(p), by the name of a rule of one array (`"gelu"`, `"softmax"`, …) or a Rule of your own.
+    """q = σ(p), by the name of an activation (`"gelu"`, `"softmax"`, …) or any Rule of one array.
 
     Args:
-        rule: the name in the catalogue, or the Rule.
+        rule: the name in the catalogue's family of activations, or the Rule.
         static: its static options, for example `approximate=False` of gelu.
 
     Raises:
@@ -76,7 +76,7 @@ def activation(rule: str | Rule, **static: Any) -> Layer:
         TypeError: for a rule that takes more than one array.
     """
     if isinstance(rule, str):
-        known = [n for n, r in catalogue().items() if len(r.signature.arguments) == 1]
+        known = [n for n, r in catalogue().items() if r.family == "activations" and len(r.domain) == 1]
         if rule not in known:
             raise ValueError(f"activation: there is no activation {rule!r}; known are {', '.join(known)}.")
         rule = catalogue()[rule]
