@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from ._algebra import POWER, Factor, Label, factors_of
 from ._choices import COMPARE, SELECT
+from ._functions import Function
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node
 from ._operations import INVERSE, LOG_DETERMINANT, PLACE
 from ._scalars import Scalar, scalar_of_dimension
@@ -100,6 +101,8 @@ class Emitter:
         if node.op is SELECT and node.args[0].op is COMPARE and node.args[0] not in self.names:
             mask = [self._aligned(self.code(a), union).at(ATOM) for a in node.args[0].args]
             texts[0] = COMPARE.condition(node.args[0], mask)
+        if isinstance(node.op, Function):  # of an integer JAX has no sigmoid
+            texts = [f"{t}.0" if t.removeprefix("-").isdigit() else t for t in texts]
         text = node.op.python(node, texts)
         binds = ATOM
         if node.op is POWER:
@@ -208,6 +211,8 @@ class Emitter:
                 if own is None or axis not in summed or len(sharing) != 1 or len(sharing[0].labels) > 2:
                     continue
                 (rest,) = sharing
+                if labels[k] in rest.labels:  # they share both axes: a product element by element
+                    continue
                 if len(rest.labels) == 2 and rest.labels[0] != axis:
                     rest = _transposed(rest, rest.labels[::-1])
                 if factor.args[0] in self.repeated:

@@ -52,8 +52,8 @@ class LoopCode:
 
     @property
     def arrays(self) -> list[str]:
-        """The names of all that is kept of more than one step."""
-        return [n.data for n in (*self.stacks.values(), *self.befores.values(), *self.results)]
+        """The names of what is kept of all steps; those of the states before them no one else uses."""
+        return [n.data for n in (*self.stacks.values(), *self.results)]
 
     @property
     def results(self) -> list[Node]:

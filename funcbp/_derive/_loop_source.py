@@ -98,7 +98,7 @@ def _function(
     name: str, before: Sequence[str], now: Sequence[str], body: Sequence[str], result: str
 ) -> list[str]:
     first = before[0] if len(before) == 1 else "before" if before else "_"
-    second = now[0] if len(now) == 1 else "now" if now else "_"
+    second = now[0] if len(now) == 1 else "now" if now else "_" if before else "_row"
     lines = [] if len(before) < 2 else [f"{', '.join(before)} = before"]
     lines += [] if len(now) < 2 else [f"{', '.join(now)} = now"]
     lines += [line for entry in (*body, f"return {result}") for line in wrapped(entry).split("\n")]

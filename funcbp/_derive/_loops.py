@@ -12,7 +12,7 @@ from ._nodes import VARIABLE, Node, Operation, intern, keeping_products, topolog
 from ._predicates import constant_value, is_view
 from ._scalars import Dimension
 from ._scan import RESULT, Recurrence
-from ._timed import base_of, place, timed
+from ._timed import base_of, is_timed, place, timed
 
 __all__ = ["JOIN", "Loop", "State", "loop_of", "name_of_stack", "operands", "row_variable", "stack_name"]
 
@@ -206,9 +206,12 @@ def row_variable(loop: Loop, whole: Node) -> Node:
         return loop.stacks[whole.data]
     key = ("row", whole.data)
     if key not in loop.names:
-        lower = whole.data[0].lower() + whole.data[1:]
-        small = whole.rank == 2 and len(whole.data.rstrip("0123456789")) == 1 and lower not in loop.taken
-        loop.names[key] = lower if small else whole.data
+        name = whole.data
+        if is_timed(whole):  # the last state of another recurrence
+            name = fresh(f"{base_of(name)}_last", 1, False, loop.taken)
+        lower = name[0].lower() + name[1:]
+        small = whole.rank == 2 and len(name.rstrip("0123456789")) == 1 and lower not in loop.taken
+        loop.names[key] = lower if small else name
         loop.taken.add(loop.names[key])
     row = variable(timed(loop.names[key], loop.letter), whole.shape[1:])
     loop.sources[row] = whole

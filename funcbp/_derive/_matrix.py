@@ -240,6 +240,8 @@ def _body(graph: _Graph, rank: int) -> Tree | None:
         return graph.vector(graph.out[0]) or _ONES
     row, column = graph.out
     left, right = graph.vector(row), graph.vector(column)
+    if not graph.edges and left is None and right is None:
+        return Tree("ones", (), None, 2)
     if not graph.edges:
         return product(left or _ONES, transposed(right or _ONES))
     ((tree, a, _),) = graph.edges
@@ -263,7 +265,7 @@ def _with_scalars(coefficient: Scalar, graph: _Graph, body: Tree | None, rank: i
         return graph.scalars[0]
     if body is not None and not graph.scalars and not graph.divisors and coefficient == ONE:
         return body
-    if rank and body is _ONES and not graph.scalars and not graph.divisors:
+    if body is not None and body.kind == "ones" and not graph.scalars and not graph.divisors:
         return Tree("scale", (Tree("leaf ones", (), None, rank),), (coefficient, 0, 0), rank)
     parts = (*graph.scalars, *graph.divisors, *((body,) if body is not None else ()))
     return Tree("scale", parts, (coefficient, len(graph.scalars), len(graph.divisors)), rank)

@@ -13,10 +13,15 @@ from .._problem import Compared, Problem
 from .._report import Cause
 from . import algebra
 from .clues import clue, nonfinite
+from .derived import in_derivation
 from .evidence import Diagnosis, Evidence, Explanation, listed
 from .search import Found, Program
 
 __all__ = ["Diagnosis", "diagnose"]
+
+_LONGEST = 3.0
+# What no line of a derivation is about: the gradient's shape, its places, and single numbers.
+_OUTSIDE = frozenset({Cause.SHAPE, Cause.BROADCAST, Cause.NONFINITE, Cause.KINK, Cause.SWAPPED})
 
 
 def diagnose(
@@ -60,7 +65,29 @@ def _diagnosed(evidence: Evidence, seconds: float) -> tuple[Diagnosis, ...]:
     for leaf in wrong:
         if leaf not in found:
             found[leaf] = clue(evidence, leaf, program)
-    return _grouped(evidence, {leaf: found[leaf] for leaf in wrong})
+    known = _explained_by_derivation(evidence, [k for k in wrong if found[k].cause is Cause.VALUE], program)
+    diagnoses = _grouped(evidence, {leaf: known.get(leaf, found[leaf]) for leaf in wrong})
+    return tuple(d if known.keys() & set(d.leaves) else _with_line(evidence, d, program) for d in diagnoses)
+
+
+def _explained_by_derivation(
+    evidence: Evidence, leaves: list[int], program: Program
+) -> dict[int, Explanation]:
+    """What nothing else explains, a mistake in the derivation may."""
+    where = in_derivation(evidence, leaves, min(program.left, _LONGEST)) if leaves else None
+    if where is None or where.cause is None:
+        return {}
+    return dict.fromkeys(leaves, Explanation(where.cause, where.text.removesuffix(".")))
+
+
+def _with_line(evidence: Evidence, diagnosis: Diagnosis, program: Program) -> Diagnosis:
+    """The diagnosis with the line of the derivation."""
+    if diagnosis.cause in _OUTSIDE:
+        return diagnosis
+    where = in_derivation(evidence, diagnosis.leaves, min(program.left, _LONGEST))
+    if where is None:
+        return diagnosis
+    return replace(diagnosis, message=f"{diagnosis.message} {where.text[0].upper()}{where.text[1:]}")
 
 
 def _located(program: Program, leaves: list[int], simple: dict[int, Explanation]) -> dict[int, Explanation]:

@@ -62,6 +62,11 @@ class Program:
         """Whether time is up."""
         return time.monotonic() > self.end
 
+    @property
+    def left(self) -> float:
+        """How many seconds are left."""
+        return self.end - time.monotonic()
+
     @cached_property
     def literals(self) -> tuple[float, ...]:
         """Numbers that the reference's own lines compute with, but for those that everybody uses."""
