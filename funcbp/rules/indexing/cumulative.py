@@ -7,6 +7,7 @@ Derivation. q_j reaches the loss directly and through q_(j+1): δ_j = q̄_j + (�
 reaches it through q_j only. Linear in time; every rule but the sum, which needs no a, states its a and c.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -114,6 +115,8 @@ def _led(x: jax.Array, axis: int, reverse: bool, back: bool = False) -> jax.Arra
     return x[::-1] if reverse else x
 
 
+# Compiled as a whole, also where the caller is not: a scan of this kind is some ten operations a level.
+@functools.partial(jax.jit, inline=True)
 def _deltas(a: jax.Array, ct: jax.Array) -> jax.Array:
     """δ_j = q̄_j + a_(j+1) δ_(j+1), as an associative scan of affine maps from the end."""
 
@@ -129,6 +132,7 @@ def _product_step(before: jax.Array, x: jax.Array, q: jax.Array) -> tuple[jax.Ar
     return x, before
 
 
+@functools.partial(jax.jit, inline=True)
 def _running_maximum(x: jax.Array) -> jax.Array:
     # By selection, not lax.cummax: its derivative at ties is ½ for every comparison of a tree.
     return lax.associative_scan(lambda q, x: jnp.where((x <= q) | jnp.isnan(q), q, x), x)

@@ -65,7 +65,7 @@ def _pad(x: X, *, low: int = 1, high: int = 1, axis: int = -1, constant: float =
 
     Raises ValueError where more is cut off than there is.
     """
-    if x.shape[axis] + low + high < 0 or -min(low, 0) > x.shape[axis] or -min(high, 0) > x.shape[axis]:
+    if x.shape[axis] + low + high < 0:
         raise ValueError(
             f"pad: low = {low} and high = {high} cut off more than the {x.shape[axis]} elements of axis "
             f"{axis}; choose widths of at least {-x.shape[axis]} in all."
@@ -84,10 +84,10 @@ def _unpadded(y_ct: X, low: int, high: int, axis: int) -> jax.Array:
 
 
 def _padded(x: X, low: int = 1, high: int = 1, axis: int = -1, constant: float = 0.0) -> X:
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (max(low, 0), max(high, 0))
-    stop = x.shape[axis] + min(high, 0)
-    return jnp.pad(_at(x, axis, max(-low, 0), stop), widths, constant_values=constant)
+    n = x.shape[axis]
+    index = jnp.arange(n + low + high) - low
+    outside = (index < 0) | (index >= n)
+    return jnp.take(x, jnp.where(outside, n, index), axis, mode="fill", fill_value=constant)
 
 
 pad = linear(
@@ -158,8 +158,9 @@ def _dynamic_slice_in_dim(x: Rows, start: Start, *, size: int = 1) -> Rows:
     """`size` rows from row `start` on, as `jax.lax.dynamic_slice_in_dim` along the first axis.
 
     A start too near the end, or negative beyond the beginning, is moved so that the slice lies within x; the
-    backward pass reads it in the same way.
+    backward pass reads it in the same way. Raises ValueError for a size that x does not have.
     """
+    _check_fits("dynamic_slice_in_dim", "size =", size, x.shape[0])
     return lax.dynamic_slice_in_dim(x, start, size)
 
 
@@ -180,7 +181,14 @@ dynamic_slice_in_dim = linear(
 )
 
 
+def _check_fits(rule: str, what: str, size: int, rows: int) -> None:
+    if not 0 <= size <= rows:
+        raise ValueError(f"{rule}: {what} {size} does not fit into the {rows} rows of x; make it smaller.")
+
+
 def _start_of(x: jax.Array, start: jax.Array, size: int) -> jax.Array:
+    if size > x.shape[0]:
+        raise ValueError("a slice longer than the array")
     return jnp.clip(jnp.where(start < 0, start + x.shape[0], start), 0, x.shape[0] - size)
 
 
@@ -188,8 +196,10 @@ def _dynamic_update_slice_in_dim(x: Rows, update: Float[Array, "some *features"]
     """x with the rows from `start` on replaced, as `jax.lax.dynamic_update_slice_in_dim` along the first
     axis.
 
-    A start is moved as by `dynamic_slice_in_dim`, so that the update lies within x.
+    A start is moved as by `dynamic_slice_in_dim`, so that the update lies within x. Raises ValueError for an
+    update that is longer than x.
     """
+    _check_fits("dynamic_update_slice_in_dim", "an update of length", update.shape[0], x.shape[0])
     return lax.dynamic_update_slice_in_dim(x, update, start, 0)
 
 

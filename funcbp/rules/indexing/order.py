@@ -83,8 +83,8 @@ def top_k_values_fwd(x: X, *, k: int = 1) -> tuple[Read, Residuals]:
     """
     if not 0 <= k <= x.shape[-1]:
         raise ValueError(
-            f"top_k_values: k = {k} is outside the {x.shape[-1]} elements of the last axis; choose a k from 0 "
-            f"to {x.shape[-1]}."
+            f"top_k_values: k = {k} is outside the {x.shape[-1]} elements of the last axis; choose a k from "
+            f"0 to {x.shape[-1]}."
         )
     places = lax.top_k(x, k)[1]
     return jnp.take_along_axis(x, places, -1), (Spec.of(x), places)
