@@ -88,8 +88,9 @@ def backprop(
             predicate on them. Their gradients are zero and their products are not computed.
         precision: see `Precision`.
         microbatches: split the batch into so many equal parts, one after the other in a scan, in the memory
-            of one part. Value and gradients are those of the full batch; the state passes through; each part
-            has a random key of its own.
+            of one part. Value and gradients are those of the full batch, so that layers that couple its
+            examples (batch normalization in training) refuse; the state passes through; each part has a
+            random key of its own.
         train: False for the gradient of the evaluation pass (no dropout, running statistics).
         visit: `visit(path, parameter, factor, aux_leaf)` is called for every parameter beside the gradient's
             contraction; the parameter is in the compute dtype.
@@ -149,7 +150,7 @@ def backprop(
         aux: PyTree,
     ) -> Sweep:
         computed = precision.cast(params)
-        context = Context(key, train, batch.mask, batch.positions)
+        context = Context(key, train, batch.mask, batch.positions, independent=microbatches > 1)
         forward: Forward = network.fwd(computed, state, precision.cast(batch.x), context)
         values, loss_pullback = evaluate(upcast_tree(forward.y), upcast_tree(batch.y))
         scale = value_cotangent(values, batch.weights, total)

@@ -1,6 +1,8 @@
 """Layers, `(init, fwd, bwd)`: a rule plus its parameters; and the combinators that give back a Layer."""
 
 from ._chain import chain as chain
+from ._convolution import conv as conv
+from ._convolution import conv_transpose as conv_transpose
 from ._initializers import initializer as initializer
 from ._layer import Backward as Backward
 from ._layer import Context as Context
@@ -12,10 +14,18 @@ from ._leaves import activation as activation
 from ._leaves import dense as dense
 from ._leaves import dropout as dropout
 from ._leaves import embedding as embedding
-from ._leaves import layer_norm as layer_norm
+from ._normalization import batch_norm as batch_norm
+from ._normalization import group_norm as group_norm
+from ._normalization import instance_norm as instance_norm
+from ._normalization import layer_norm as layer_norm
+from ._normalization import rms_norm as rms_norm
 from ._parallel import parallel as parallel
+from ._pooling import avg_pool as avg_pool
+from ._pooling import global_avg_pool as global_avg_pool
+from ._pooling import max_pool as max_pool
 from ._repeat import repeat as repeat
 from ._residual import residual as residual
+from ._sum import add as add
 from ._tied import tied as tied
 
 __all__ = [
@@ -25,15 +35,25 @@ __all__ = [
     "Forward",
     "Layer",
     "activation",
+    "add",
+    "avg_pool",
+    "batch_norm",
     "chain",
+    "conv",
+    "conv_transpose",
     "dense",
     "dropout",
     "embedding",
+    "global_avg_pool",
+    "group_norm",
     "initializer",
+    "instance_norm",
     "layer_norm",
     "leaf",
+    "max_pool",
     "parallel",
     "repeat",
     "residual",
+    "rms_norm",
     "tied",
 ]

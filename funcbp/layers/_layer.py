@@ -38,12 +38,15 @@ class Context(NamedTuple):
         train: static; False for evaluation (no dropout, running statistics).
         mask: which positions count, for layers that mix positions.
         positions: the index of every position, for layers that depend on it.
+        independent: static; True where no example may depend on another: for per-example quantities, and in
+            microbatches. A layer that couples examples raises ValueError then.
     """
 
     key: jax.Array | None = None
     train: bool = True
     mask: PyTree = None
     positions: PyTree = None
+    independent: bool = False
 
 
 class Forward(NamedTuple):

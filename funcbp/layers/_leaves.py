@@ -16,7 +16,7 @@ from ..factors import Rows
 from ._initializers import initializer
 from ._layer import Context, Layer, PyTree, leaf
 
-__all__ = ["activation", "dense", "dropout", "embedding", "layer_norm"]
+__all__ = ["activation", "dense", "dropout", "embedding"]
 
 
 def dense(
@@ -103,42 +103,6 @@ def activation(rule: str | Rule, **static: Any) -> Layer:
         del params
         (p_ct,) = rule.bwd(residuals, q_ct, **static)
         return (), p_ct
-
-    return leaf(init, fwd, pullback)
-
-
-def layer_norm(*, gain: bool = True, bias: bool = True, eps: float = 1e-5) -> Layer:
-    """Layer normalization over the last axis; `params = {"gain": (features,), "bias": (features,)}`.
-
-    Args:
-        gain: False leaves γ out.
-        bias: False leaves β out.
-        eps: added to the variance.
-    """
-
-    names = [name for name, wanted in (("gain", gain), ("bias", bias)) if wanted]
-
-    def init(key: jax.Array, x_spec: Any) -> tuple[PyTree, PyTree]:
-        del key
-        _floating("layer_norm", x_spec)
-        shape = x_spec.shape[-1:]
-        params = {"gain": jnp.ones(shape, x_spec.dtype)} if gain else {}
-        return params | ({"bias": jnp.zeros(shape, x_spec.dtype)} if bias else {}), ()
-
-    def fwd(
-        params: PyTree, state: PyTree, x: jax.Array, context: Context
-    ) -> tuple[jax.Array, PyTree, PyTree]:
-        del context
-        _check_params("layer_norm", params, dict.fromkeys(names, (None,)))
-        y, (x, _, _, mean, rstd) = rules.layer_norm.fwd(x, params.get("gain"), params.get("bias"), eps=eps)
-        return y, state, (x, mean, rstd)
-
-    def pullback(params: PyTree, residuals: PyTree, y_ct: jax.Array) -> tuple[PyTree, jax.Array]:
-        x, mean, rstd = residuals
-        saved = (x, params.get("gain"), params.get("bias"), mean, rstd)
-        x_ct, gain_factor, bias_factor = rules.layer_norm.pullback(saved, y_ct, eps=eps)
-        factors = {"gain": gain_factor, "bias": bias_factor}
-        return {name: factors[name] for name in params}, x_ct
 
     return leaf(init, fwd, pullback)
 
