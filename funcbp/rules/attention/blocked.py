@@ -58,35 +58,36 @@ def _blocks(
     key: jax.Array, value: jax.Array, bias: jax.Array | None, mask: jax.Array | None, size: int
 ) -> _Block:
     """Every block, stacked on a new first axis; the last one is filled up with keys that are hidden."""
-    groups, keys = key.shape[2], key.shape[1]
-    k, v = (split_heads(x, groups) for x in (key, value))
-    count = -(-keys // size)
-    columns = _cut(jnp.arange(count * size), 0, count)
-    mask = jnp.ones((1, 1, 1, keys), bool) if mask is None else mask
-    mask = jnp.broadcast_to(mask, (*mask.shape[:3], keys))
-    bias = bias if bias is None else jnp.broadcast_to(bias, (*bias.shape[:3], keys))
-    full = (_filled(x, axis, count * size) for x, axis in ((k, 2), (v, 2), (bias, 3), (mask, 3)))
-    cut = (None if x is None else _cut(x, axis, count) for x, axis in zip(full, (2, 2, 3, 3), strict=True))
-    return _Block(columns, *cut)
+    k, v = (split_heads(x, key.shape[2]) for x in (key, value))
+    count = -(-key.shape[1] // size)
+    columns = jnp.arange(count * size).reshape(count, size)
+
+    def every(x: jax.Array | None) -> jax.Array | None:
+        if x is not None and x.shape[3] == 1:  # broadcast, in every block
+            return jnp.broadcast_to(x, (count, *x.shape))
+        return None if x is None else _cut(x, 3, count, size)
+
+    return _Block(columns, _cut(k, 2, count, size), _cut(v, 2, count, size), every(bias), every(mask))
 
 
-def _filled(x: jax.Array | None, axis: int, length: int) -> jax.Array | None:
-    if x is None:
-        return None
-    widths = [(0, length - n if i == axis else 0) for i, n in enumerate(x.shape)]
-    return jnp.pad(x, widths)
+def _cut(x: jax.Array, axis: int, count: int, size: int) -> jax.Array:
+    """An axis in parts, which are a new first axis."""
+    x = jnp.pad(x, [(0, count * size - n if i == axis else 0) for i, n in enumerate(x.shape)])
+    return jnp.moveaxis(x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :]), axis, 0)
 
 
-def _cut(x: jax.Array, axis: int, count: int) -> jax.Array:
-    """An axis in `count` equal parts; the parts are a new first axis."""
-    shape = (*x.shape[:axis], count, x.shape[axis] // max(count, 1), *x.shape[axis + 1 :])
-    return jnp.moveaxis(x.reshape(shape), axis, 0)
+def _seen(scores: Scores, part: _Block, queries: int, keys: int) -> jax.Array:
+    """Which query sees which key of a block."""
+    inside = part.columns < keys
+    seen = scores.allowed(queries, part.columns, part.mask)
+    return inside if seen is None else inside & seen
 
 
 def _joined(x: jax.Array, axis: int, length: int) -> jax.Array:
     """The inverse of `_cut`, without what was filled up."""
+    count, size = x.shape[0], x.shape[axis + 1]
     x = jnp.moveaxis(x, 0, axis)
-    x = x.reshape(*x.shape[:axis], -1 if x.size else 0, *x.shape[axis + 2 :])
+    x = x.reshape(*x.shape[:axis], count * size, *x.shape[axis + 2 :])
     return lax.slice_in_dim(x, 0, length, axis=axis)
 
 
@@ -136,8 +137,8 @@ def blocked_attention_fwd(
 
     def step(carry: tuple[jax.Array, ...], part: _Block) -> tuple[tuple[jax.Array, ...], None]:
         top, total, out = carry
-        allowed = scores.allowed(queries, part.columns, part.mask)
-        z, _ = scores.logits(q, part.k, part.bias, allowed, heads)
+        seen = _seen(scores, part, queries, key.shape[1])
+        z, _ = scores.logits(q, part.k, part.bias, seen, heads)
         higher = jnp.maximum(top, row_maximum(z))
         e, fade = (jnp.exp(x - finite_or_zero(higher)) for x in (z, top))
         weighted = matmul(as_rows(scores.dropped(e, part.columns, seed), groups), part.v)
@@ -172,9 +173,8 @@ def blocked_attention_bwd(
     q, g = (split_heads(x, groups) for x in (query, out_ct))
     row_ct = jnp.swapaxes(jnp.sum(upcast(out_ct) * upcast(out), axis=-1, keepdims=True), 1, 2)
 
-    def step(q_ct: jax.Array, part: _Block) -> tuple[jax.Array, tuple[jax.Array | None, ...]]:
-        allowed = scores.allowed(queries, part.columns, part.mask)
-        z, cap = scores.logits(q, part.k, part.bias, allowed, heads)
+    def step(q_ct: jax.Array, part: _Block) -> tuple[jax.Array, Any]:
+        z, cap = scores.logits(q, part.k, part.bias, _seen(scores, part, queries, keys), heads)
         p = jnp.exp(z - top) / total
         v_ct = matmul(transposed(as_rows(scores.dropped(p, part.columns, seed), groups)), g)
         p_ct = scores.dropped(as_heads(matmul(g, transposed(part.v)), heads), part.columns, seed)

@@ -162,7 +162,7 @@ def reference_logits(
 
 def reference_values(weights: Weights, value: Value, seed: Seed | None, dropout_rate: float) -> Out:
     """Σ of the values by weight, with some weights dropped."""
-    if dropout_rate:
+    if dropout_rate and seed is not None:
         keys = [jax.random.fold_in(jax.random.key(seed), s) for s in range(value.shape[1])]
         bits = jnp.stack([jax.random.bits(k, weights.shape[:-1], "uint32") for k in keys], -1)
         weights = jnp.where(bits / 2.0**32 < 1 - dropout_rate, weights / (1 - dropout_rate), 0)

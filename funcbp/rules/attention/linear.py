@@ -90,8 +90,8 @@ def causal_linear_attention_fwd(
     before it by M, the state of a scan.
 
     Saves q, k and v alone: the state (channels × features) of every position, which autodiff of the
-    recurrence keeps, never exists. Linear in time; where time is short, the masked T × T form has fewer
-    products.
+    recurrence keeps, never exists. Linear in time. For a single block this takes eight products, where
+    autodiff takes six: the price of one operator.
     """
     if block < 1:
         raise ValueError(f"causal_linear_attention: `block` must be at least 1, got {block}.")
@@ -120,6 +120,14 @@ def _running(q: jax.Array, k: jax.Array, v: jax.Array, block: int, reverse: bool
     time = q.shape[-2]
     size = max(min(block, time), 1)
     count = -(-time // size)
+    seen = jnp.tri(size, dtype=bool)
+    seen = seen.T if reverse else seen
+
+    def inside(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        return matmul(jnp.where(seen, matmul(q, transposed(k)), 0), v)
+
+    if count == 1:
+        return inside(q, k, v)
 
     def cut(x: jax.Array) -> jax.Array:
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, count * size - time), (0, 0)])
@@ -127,9 +135,7 @@ def _running(q: jax.Array, k: jax.Array, v: jax.Array, block: int, reverse: bool
 
     def step(m: jax.Array, part: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         q, k, v = part
-        seen = jnp.tri(size, dtype=bool)
-        weights = jnp.where(seen.T if reverse else seen, matmul(q, transposed(k)), 0)
-        return m + matmul(transposed(k), v), matmul(weights, v) + matmul(q, m)
+        return m + matmul(transposed(k), v), inside(q, k, v) + matmul(q, m)
 
     m = jnp.zeros((*q.shape[:-2], k.shape[-1], v.shape[-1]), accumulator(q))
     _, out = lax.scan(step, m, (cut(q), cut(k), cut(v)), reverse=reverse)
