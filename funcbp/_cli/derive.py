@@ -30,14 +30,15 @@ class Derive:
     Arguments are arrays, as for `funcbp check`: a shape, float32[32,4], a file, @x.npy, or drawn, as
     x="float32[32,4] in simplex", where an assumption has to be checked. Give different sizes to what
     differs: equal sizes are one dimension. A number with a point is a scalar of the derivation; other
-    values, such as 2, true or mean, are put in as they are.
+    values, such as 2, true or mean, are put in as they are. A tree is given leaf by leaf, as for `funcbp
+    check`: --arg params.w=float32[4,3].
 
     Exit status: 0 derived (and right, with --check), 1 wrong, 2 error, 3 undecidable.
 
     Attributes:
         target: FILE.py::NAME, or package.module::NAME.
         arg: An example of one argument; once for each.
-        wrt: Names of the arguments to differentiate by; all if none is given.
+        wrt: Names of the arguments to differentiate by, or paths of leaves; all if none is given.
         style: Differentials, or indices with Kronecker's δ.
         assume: A fact that simplifications may use, once for each: "rows of Y sum to one", "S symmetric",
             or of elements "x > 0" and "x != 0".
@@ -136,12 +137,8 @@ def _example(value: Any, name: str, given: Sequence[Given]) -> Any:
     said = [g for g in given if g.path == (name,)]
     if said and said[0].spec is not None and said[0].domain is None:
         return said[0].spec
-    if isinstance(value, np.ndarray | jax.Array | float):
+    if isinstance(value, np.ndarray | jax.Array | float | dict | list):
         return value
-    if isinstance(value, dict | list):
-        raise UsageError(
-            f"--arg {name}.…: a derivation has arrays for arguments, not trees; write a function of them."
-        )
     return None
 
 

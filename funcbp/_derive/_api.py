@@ -6,6 +6,7 @@ from typing import Any, Literal
 from ._arguments import arguments_of
 from ._build import build
 from ._derivation import Derivation
+from ._trees import Trees, trees_of
 
 __all__ = ["derive"]
 
@@ -33,10 +34,13 @@ def derive(
 
     Args:
         function: of arrays, made of JAX operations; returns one real number.
-        args: its arguments, arrays or `jax.ShapeDtypeStruct`s; of arrays, declared facts are checked.
-        wrt: names of the arguments to differentiate by; all floating ones if not given.
+        args: its arguments, real arrays, `jax.ShapeDtypeStruct`s, or trees of them, as parameters in a
+            dictionary; of arrays, declared facts are checked. A leaf of a tree is called by its last key
+            where that is enough, else by its path: `w` or `params_encoder_w`.
+        wrt: names of the arguments to differentiate by, or paths of leaves as `params['w']`; everything
+            floating if not given.
         names: of the arguments; those of the parameters if not given.
-        dims: names of an argument's dimensions, as `{"X": "n d"}`; m, n, k, ... if not given.
+        dims: names of an array's dimensions, as `{"X": "n d"}`; m, n, k, ... if not given.
         assume: facts that a simplification may use: `rows of Y sum to one`, `S symmetric`, `x > 0`,
             `x != 0`. They are checked on the arrays that are given.
         style: `differential`, or `index` for a calculation with indices and Kronecker's δ.
@@ -47,7 +51,7 @@ def derive(
     Raises:
         UnsupportedError: for an operation that has no rule here; it names the operation and the line.
         NotScalarError: if the function returns something else than one real number.
-        TypeError: for an argument that is no array, or cannot be differentiated.
+        TypeError: for an argument that is no array, is complex, or cannot be differentiated.
         ValueError: for names that do not fit, or a fact that the data contradict.
 
     >>> import jax.numpy as jnp
@@ -68,8 +72,20 @@ def derive(
     """
     if style not in ("differential", "index"):
         raise ValueError(f"derive: style is 'differential' or 'index', not {style!r}")
-    arguments = arguments_of(function, args, names, dims)
-    chosen = [wrt] if isinstance(wrt, str) else list(wrt) if wrt is not None else None
-    chosen = [a.name for a in arguments if a.floating] if chosen is None else chosen
+    trees, values = trees_of(function, args, names)
+    called = dict(zip(trees.chosen(list(dims or {})), (dims or {}).values(), strict=True))
+    arguments = arguments_of(values, trees.names, called, trees.paths)
+    floating = [a.name for a in arguments if a.floating]
+    if wrt is None:
+        chosen = floating
+    else:
+        wanted = [wrt] if isinstance(wrt, str) else list(wrt)
+        chosen = [n for n in trees.chosen(wanted) if n in floating or n not in _inside(trees, wanted)]
     sentences = [assume] if isinstance(assume, str) else list(assume)
-    return Derivation(function, build(function, arguments, chosen, sentences), style)
+    built = build(trees.flat(function), arguments, chosen, sentences, trees.arguments)
+    return Derivation(function, trees, built, style)
+
+
+def _inside(trees: Trees, wanted: Sequence[str]) -> set[str]:
+    """The leaves that are meant because their tree is: of those only the floating ones are."""
+    return {leaf for name in wanted if name in trees.structures for leaf in trees.leaves[name]}

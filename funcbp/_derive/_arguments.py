@@ -1,8 +1,7 @@
 """The arguments of `derive`: their names, shapes and dimensions."""
 
-import inspect
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -46,28 +45,26 @@ class Argument:
 
 
 def arguments_of(
-    function: Callable[..., Any],
     values: Sequence[Any],
-    names: Sequence[str] | None,
-    dims: Mapping[str, str | Sequence[str]] | None,
+    names: Sequence[str],
+    dims: Mapping[str, str | Sequence[str]] | None = None,
+    paths: Mapping[str, str] | None = None,
 ) -> list[Argument]:
     """Name the arguments and their dimensions.
 
-    Sizes that are equal are one dimension, unless `dims` says otherwise. A size of 1 stays 1.
+    Sizes that are equal are one dimension, unless `dims` says otherwise. A size of 1 stays 1. `paths` is how
+    errors name them.
 
     Raises:
-        TypeError: for an argument that is no array, or too few names.
+        TypeError: for an argument that is no array of real numbers.
         ValueError: for names of dimensions that do not fit.
     """
-    names = list(names) if names is not None else _parameter_names(function, len(values))
-    if len(names) != len(values) or len(set(names)) != len(names):
-        raise TypeError(f"derive: {len(values)} arguments need as many different names, got {names}")
     for name in names:
         if not name.isidentifier():
             raise TypeError(f"derive: the name {name!r} is not a Python identifier")
     out, given = [], {}
     for name, value in zip(names, values, strict=True):
-        value = _array(name, value)
+        value = _array((paths or {}).get(name, name), value)
         out.append(Argument(name, value, tuple(_example(d, given) for d in value.shape)))
         out[-1].dims = tuple(d if isinstance(d, (int, np.integer)) else str(d) for d in value.shape)
     _name_dimensions(out, dims or {})
@@ -81,6 +78,11 @@ def _array(name: str, value: Any) -> Any:
         raise TypeError(
             f"derive: argument `{name}` is a {type(value).__name__}; pass an array or a jax.ShapeDtypeStruct"
         )
+    if np.issubdtype(value.dtype, np.complexfloating):
+        raise TypeError(
+            f"derive: argument `{name}` is complex ({value.dtype}); only functions of real arrays are "
+            "derived: pass its real and its imaginary part as two arguments"
+        )
     if 0 in value.shape:
         raise ValueError(f"derive: argument `{name}` has shape {value.shape}, with nothing in it")
     return value
@@ -90,14 +92,6 @@ def _example(size: Any, given: dict[str, int]) -> int:
     if isinstance(size, (int, np.integer)):
         return int(size)
     return given.setdefault(str(size), 3 + len(given))
-
-
-def _parameter_names(function: Callable[..., Any], count: int) -> list[str]:
-    parameters = list(inspect.signature(function).parameters.values())
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if any(p.kind == p.VAR_POSITIONAL for p in parameters):
-        names += [f"x{k}" for k in range(count - len(names))]
-    return names[:count]
 
 
 def _name_dimensions(arguments: Sequence[Argument], dims: Mapping[str, str | Sequence[str]]) -> None:

@@ -48,9 +48,13 @@ class Built:
 
 
 def build(
-    function: Callable[..., Any], arguments: list[Argument], wrt: Sequence[str], assume: Sequence[str]
+    function: Callable[..., Any],
+    arguments: list[Argument],
+    wrt: Sequence[str],
+    assume: Sequence[str],
+    reserved: Sequence[str] = (),
 ) -> Built:
-    """Trace, name, differentiate."""
+    """Trace, name, differentiate; no name that is reserved is given."""
     names = [a.name for a in arguments]
     for name in wrt:
         found = next((a for a in arguments if a.name == name), None)
@@ -68,9 +72,9 @@ def build(
     session = Session(facts)
     with session.active():
         root, symbolic, notes = _traced(function, arguments)
-        output = next(c for c in ("C", "L", "f", "J", "value") if c not in names)
+        output = next(c for c in ("C", "L", "f", "J", "value") if c not in {*names, *reserved})
         dims = {d for a in arguments for d in a.dims if isinstance(d, str)}
-        taken = {*names, output, *dims, "jax", "jnp", "d"}
+        taken = {*names, *reserved, output, *dims, "jax", "jnp", "d"}
         shapes = {a.name: _kept(a.dims if symbolic else a.shape) for a in arguments}
         known: dict[Node, str] = {}
         program = differentiated(let_insertion(root, output, wrt, taken, names=known), taken, shapes)

@@ -36,20 +36,21 @@ def check(derivation: Any, seed: int, samples: int) -> verify.Report:
 
 
 def _compare(derivation: Any, arguments: Mapping[str, np.ndarray], seed: int) -> verify.Comparison:
-    names, wrt = derivation.names, derivation.wrt
+    trees, wrt = derivation._trees, derivation._built.program.wrt
 
     def chosen(*moving: Any) -> Any:
         given = {**arguments, **dict(zip(wrt, moving, strict=True))}
-        return derivation.function(*(given[n] for n in names))
+        return derivation.function(*trees.packed([given[n] for n in trees.names]))
 
     values = tuple(arguments[n] for n in wrt)
     truth, bound = verify.vjp_oracle(chosen, values, np.float64(1.0), seed=seed)
     with enable_x64(), jax.default_matmul_precision("highest"):
-        _, found = jax.device_get(derivation.quick(*(arguments[n] for n in names)))
+        _, found = jax.device_get(derivation.quick(*trees.packed([arguments[n] for n in trees.names])))
+    by_leaf = trees.by_leaf(found)
     return verify.compare(
-        {n: found[n] for n in wrt},
-        dict(zip(wrt, truth, strict=True)),
-        dict(zip(wrt, bound, strict=True)),
+        {trees.paths[n]: by_leaf[n] for n in wrt},
+        dict(zip(derivation.wrt, truth, strict=True)),
+        dict(zip(derivation.wrt, bound, strict=True)),
         dtype=np.float64,
     )
 
@@ -70,10 +71,11 @@ def draw(derivation: Any, rng: np.random.Generator, *, varied: bool) -> dict[str
         arguments = {a.name: _value(a, sizes, derivation, rng, kind) for a in derivation._built.arguments}
         with enable_x64(), np.errstate(all="ignore"):
             try:
-                value, gradients = jax.device_get(derivation.quick(*arguments.values()))
+                packed = derivation._trees.packed(list(arguments.values()))
+                value, gradients = jax.device_get(derivation.quick(*packed))
             except (TypeError, ValueError):
                 return None
-        if np.isfinite(value) and all(np.isfinite(g).all() for g in gradients.values()):
+        if np.isfinite(value) and all(np.isfinite(g).all() for g in jax.tree.leaves(gradients)):
             return arguments
     return None
 

@@ -20,6 +20,7 @@ from ._nodes import Node, variable
 from ._render import latex, markdown, text
 from ._source import source_of
 from ._steps import expansions, steps
+from ._trees import Trees
 
 __all__ = ["Derivation", "Formula"]
 
@@ -51,17 +52,17 @@ class Derivation:
 
     Attributes:
         function: that was differentiated.
-        names: of its arguments.
-        wrt: the names of those it is differentiated by.
-        shapes: of the arguments, with the names of dimensions.
+        names: of its arguments; where one is a tree, of its leaves.
+        wrt: the names of those it is differentiated by; of leaves the paths, as `params['w']`.
+        shapes: of the arguments and leaves, with the names of dimensions.
         general: whether it holds for all sizes of the dimensions, not only for those of the arguments.
         style: `differential` or `index`.
     """
 
-    def __init__(self, function: Callable[..., Any], built: Built, style: str) -> None:
-        self.function, self._built, self.style = function, built, style
+    def __init__(self, function: Callable[..., Any], trees: Trees, built: Built, style: str) -> None:
+        self.function, self._trees, self._built, self.style = function, trees, built, style
         self.names = tuple(a.name for a in built.arguments)
-        self.wrt = built.program.wrt
+        self.wrt = tuple(trees.paths[name] for name in built.program.wrt)
         self.shapes = built.shapes
         self.general = built.symbolic
 
@@ -97,15 +98,21 @@ class Derivation:
                 if len(formula[1]) < 60 and built.program.value.rank == 0
                 else output
             )
-            taken = {*self.names, output, *built.sizes, *(x.name for x in built.code.lets)}
+            taken = {
+                *self.names,
+                *self._trees.arguments,
+                output,
+                *built.sizes,
+                *(x.name for x in built.code.lets),
+            }
             taken |= {d.name for d in built.code.deltas} | {f"grad_{n}" for n in self.names} | {"jax", "jnp"}
             taken |= {name for loop in built.code.loops.values() if loop.code for name in loop.code.arrays}
-            return source_of(built.code, self.shapes, built.sizes, built.names, taken, first)
+            return source_of(built.code, self.shapes, built.sizes, built.names, taken, first, self._trees)
 
     @cached_property
     def gradients(self) -> Mapping[str, Formula]:
-        """The formula of every gradient by the name of its argument."""
-        return {name: self._formula(name) for name in self.wrt}
+        """The formula of every gradient by the name of its argument, or the path of its leaf."""
+        return {self._trees.paths[name]: self._formula(name) for name in self._built.program.wrt}
 
     def _formula(self, name: str) -> Formula:
         gradient = self._built.program.gradients[name]
@@ -116,7 +123,11 @@ class Derivation:
 
     @cached_property
     def value_and_grad(self) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
-        """The generated function, compiled: value, and gradients by name."""
+        """The generated function, compiled: value, and gradients by name of an argument.
+
+        The gradient of a tree is a tree; if not all of its leaves are differentiated, each has its path as
+        name instead.
+        """
         return jax.jit(self.plain)
 
     @cached_property

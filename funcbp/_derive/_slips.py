@@ -9,6 +9,7 @@ from ._algebra import POWER, Factor, add, contraction, factors_of, permute, powe
 from ._differentiate import remade
 from ._functions import _Prime
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node, intern
+from ._predicates import is_zero
 from ._scalars import ONE, Scalar, scalar_of_dimension
 
 __all__ = ["Kind", "Slip", "slips", "without_a_factor"]
@@ -40,6 +41,8 @@ def slips(node: Node, others: Sequence[Node], show: Show) -> Iterator[Slip]:
         others: names that may be mistaken for each other.
         show: writes an expression.
     """
+    if is_zero(node):
+        return
     if node.op is ADD:
         yield from _in_sum(node, show)
     elif node.op is CONTRACTION:

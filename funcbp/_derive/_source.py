@@ -16,6 +16,7 @@ from ._predicates import constant_value, is_product, is_view
 from ._program import Program
 from ._scalars import Dimension
 from ._scan import RESULT
+from ._trees import Trees
 
 __all__ = ["StatementWriter", "source_of", "wrapped"]
 
@@ -29,6 +30,7 @@ def source_of(
     aliases: Mapping[Node, str],
     taken: set[str],
     formula: str,
+    trees: Trees,
 ) -> str:
     """A self-contained function of the arguments that returns the value and the gradients by name.
 
@@ -39,6 +41,7 @@ def source_of(
         aliases: names for values that have one in the derivation.
         taken: names in use.
         formula: for the docstring.
+        trees: the arguments as the user has them.
     """
     memo: dict[Node, Node] = {}
     forward = [(name, expand(value, memo)) for name, value in program.statements]
@@ -48,23 +51,47 @@ def source_of(
     writer = StatementWriter([*forward, *deltas, *gradients], layers, sizes, aliases, set(taken))
     writer.loops = program.loops
     body = writer.lines()
-    returned = ", ".join(f'"{name}": grad_{name}' for name in program.wrt)
+    returned = ", ".join(_returned(program.wrt, trees))
     body = [*_reshaped(arguments), *body]
     gradients = [_shaped_back(name, arguments[name]) for name in program.wrt]
     body += [line for line in gradients if line]
     body.append(f"return {program.output}, {{{returned}}}")
     body = _without_unused(body)
-    body = [*_dimension_lines(body, arguments), *body]
+    body = [*_unpacked(trees), *_dimension_lines(body, arguments), *body]
     header = ["import jax"] if any(re.search(r"\bjax\.", line) for line in body) else []
     header.append("from jax import numpy as jnp")
     if not any("jnp." in line for line in body):
         header = header[:-1]
     text = [*header, "", ""] if header else []
-    text.append(f"def value_and_gradients({', '.join(arguments)}):")
+    text.append(f"def value_and_gradients({', '.join(trees.arguments)}):")
     text.append(f'    """The value {formula} and its gradients."""')
     lines = [line for entry in body for line in wrapped(entry).split("\n")]
     text += ["    " + line if line else "" for line in lines]
     return "\n".join(text) + "\n"
+
+
+def _unpacked(trees: Trees) -> list[str]:
+    """The leaves of the arguments that are trees."""
+    lines = []
+    for argument in trees.structures:
+        names = trees.leaves[argument]
+        if names:
+            lines.append(f"{', '.join(names)}{',' if len(names) == 1 else ''} = jax.tree.leaves({argument})")
+    return lines
+
+
+def _returned(wrt: Sequence[str], trees: Trees) -> list[str]:
+    """The entries of the dictionary of gradients."""
+    entries = []
+    for argument in trees.arguments:
+        leaves = trees.leaves[argument]
+        chosen = [n for n in leaves if n in wrt]
+        if argument in trees.structures and chosen and len(chosen) == len(leaves):
+            gradients = ", ".join(f"grad_{n}" for n in leaves)
+            entries.append(f'"{argument}": jax.tree.unflatten(jax.tree.structure({argument}), [{gradients}])')
+        else:
+            entries += [f'"{trees.paths[n]}": grad_{n}' for n in chosen]
+    return entries
 
 
 class StatementWriter:

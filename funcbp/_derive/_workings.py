@@ -107,7 +107,7 @@ class Workings:
         Raises:
             UnsupportedError: if it cannot be derived, or only with recurrences.
         """
-        workings = cls(build(function, arguments_of(function, values, names, None), wrt, ()))
+        workings = cls(build(function, arguments_of(values, names), wrt, ()))
         if workings.built.program.loops:
             raise UnsupportedError("derive: the steps of a recurrence as numbers")
         return workings

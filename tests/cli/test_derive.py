@@ -29,7 +29,7 @@ def sorts(x):
     return jnp.sum(jnp.sort(x) * x)
 
 def tree(p):
-    return jnp.sum(p["w"])
+    return jnp.sum(p["w"] ** 2)
 
 def crashes(x):
     raise RuntimeError("not today")
@@ -193,7 +193,6 @@ def test_without_the_converter_the_error_says_what_to_install(mine, capsys, monk
     ("arguments", "message"),
     [
         (("sorts", "--arg", "x=float32[3]"), "the operation `sort` at {place}:15 is not supported"),
-        (("tree", "--arg", "p.w=float32[3]"), "--arg p.…: a derivation has arrays for arguments"),
         (("loss,norm", "--arg", "x=float32[3]"), "only one function is derived"),
         (("loss", "--arg", "x=float32[3]"), "needs A, y"),
         (("loss", *ARGS, "--latex", "--python"), "--latex and --python are both for stdout"),
@@ -209,6 +208,11 @@ def test_what_is_refused_is_one_line(mine, capsys, arguments, message):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert not out
+
+
+def test_a_tree_is_given_leaf_by_leaf(mine, capsys):
+    assert main(["derive", "mine.py::tree", "--arg", "p.w=float32[3]", "--wrt", "p", "--python"]) == 0
+    assert "w, = jax.tree.leaves(p)" in capsys.readouterr().out
 
 
 def test_a_crash_in_the_users_code_shows_its_lines(mine, capsys):
