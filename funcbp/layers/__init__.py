@@ -3,6 +3,8 @@
 from ._chain import chain as chain
 from ._convolution import conv as conv
 from ._convolution import conv_transpose as conv_transpose
+from ._experts import mixture_of_experts as mixture_of_experts
+from ._gated import gated_mlp as gated_mlp
 from ._initializers import initializer as initializer
 from ._layer import Backward as Backward
 from ._layer import Context as Context
@@ -44,6 +46,7 @@ __all__ = [
     "dense",
     "dropout",
     "embedding",
+    "gated_mlp",
     "global_avg_pool",
     "group_norm",
     "initializer",
@@ -51,6 +54,7 @@ __all__ = [
     "layer_norm",
     "leaf",
     "max_pool",
+    "mixture_of_experts",
     "parallel",
     "repeat",
     "residual",
