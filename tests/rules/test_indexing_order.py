@@ -82,7 +82,7 @@ def test_nothing_leaks_out_of_the_unselected_branch():
     np.testing.assert_array_equal(jax.grad(lambda x: rules.where(mask, x, 0 * x).sum())(x), [1, 0])
     np.testing.assert_array_equal(jax.grad(lambda x: rules.dropout(x, mask).sum())(x), [2, 0])
     np.testing.assert_array_equal(rules.masked_fill(x, ~mask), [1, 0])
-    assert np.isnan(x * mask).any()  # the product with the mask, a shipped mistake
+    assert np.isnan(x * mask.astype(x.dtype)).any()  # the product with the mask, a shipped mistake
     # A cotangent of NaN stays on its own side.
     _, residuals = rules.where.fwd(mask, x, x)
     _, x_ct, y_ct = rules.where.bwd(residuals, jnp.array([1.0, jnp.nan]))

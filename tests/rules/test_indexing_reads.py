@@ -28,10 +28,10 @@ def test_the_gradient_of_an_embedding_is_kept_as_ids_and_delta():
 def test_the_embedding_reads_what_the_layer_reads_also_outside():
     ids = jnp.array([[0, 3], [-1, 4]])
     layer = layers.embedding(4, 3)
-    (read, _, _), factor = layer.fwd({"table": TABLE}, (), ids, None), rules.embedding.fwd(TABLE, ids)[1]
+    read = layer.fwd({"table": TABLE}, (), ids, None)[0]
     np.testing.assert_array_equal(rules.embedding(TABLE, ids), read)
     assert np.isnan(read[1]).all()
-    table_ct, _ = rules.embedding.bwd(factor, jnp.ones((2, 2, 3)))
+    table_ct, _ = rules.embedding.bwd(rules.embedding.fwd(TABLE, ids)[1], jnp.ones((2, 2, 3)))
     np.testing.assert_array_equal(table_ct[:, 0], [1, 0, 0, 1])
 
 

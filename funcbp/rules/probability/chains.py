@@ -108,8 +108,8 @@ def hmm_log_likelihood_fwd(
 ) -> tuple[Values, Residuals]:
     """The log-likelihood of observations under a hidden Markov model, summed over all paths of hidden states.
 
-    Forward:     α_0 = π + b_0      α_t(j) = b_t(j) + log Σ_i e^(α_(t-1)(i) + A_ij)      ℓ = log Σ_j
-    e^(α_T(j)) Backward:    b̄_t = γ_t ℓ̄      Ā = Σ_t ξ_t ℓ̄      π̄ = γ_0 ℓ̄      (sums over rows, too)
+    Forward:     α_0 = π + b_0      α_t(j) = b_t(j) + log Σ_i e^(α_(t-1)(i) + A_ij)      ℓ = log Σ_j e^(α_T(j))
+    Backward:    b̄_t = γ_t ℓ̄      Ā = Σ_t ξ_t ℓ̄      π̄ = γ_0 ℓ̄      (Ā and π̄ summed over rows, too)
 
     Derivation. At the head of the module. π, A and b are logarithms, not normalized by this function; -∞
     marks what is impossible. Of observations that no path explains ℓ is -∞, and all cotangents are 0.
@@ -141,11 +141,11 @@ def crf_log_partition_fwd(
 ) -> tuple[Values, Residuals]:
     """The log-partition function of a linear-chain conditional random field: log Σ over all paths of e^score.
 
-    Forward:     α_0 = u_0      α_t(j) = u_t(j) + log Σ_i e^(α_(t-1)(i) + A_ij)      log Z = log Σ_j
-    e^(α_T(j)) Backward:    ū_t = γ_t ℓ̄      Ā = Σ_t ξ_t ℓ̄      (summed over rows, too)
+    Forward:     α_0 = u_0      α_t(j) = u_t(j) + log Σ_i e^(α_(t-1)(i) + A_ij)      ℓ = log Σ_j e^(α_T(j))
+    Backward:    ū_t = γ_t ℓ̄      Ā = Σ_t ξ_t ℓ̄      (Ā summed over rows, too)
 
     Derivation. At the head of the module: the cotangents are the expected features, γ the marginals of the
-    tags and ξ those of their pairs. With no possible path log Z is -∞, and all cotangents are 0.
+    tags and ξ those of their pairs. With no possible path ℓ = log Z is -∞, and all cotangents are 0.
 
     `mask` as in `hmm_log_likelihood`.
 
@@ -172,8 +172,7 @@ def crf_log_likelihood_fwd(
     """The log-probability of a row of tags y under a linear-chain conditional random field: score less log Z.
 
     Forward:     ℓ = Σ_t u_t(y_t) + Σ_t A(y_(t-1), y_t) - log Z
-    Backward:    ū_t = (e_(y_t) - γ_t) ℓ̄      Ā = Σ_t (e_(y_(t-1)) e_(y_t)ᵀ - ξ_t) ℓ̄      (summed over rows,
-    too)
+    Backward:    ū_t = (e_(y_t) - γ_t) ℓ̄      Ā = Σ_t (e_(y_(t-1)) e_(y_t)ᵀ - ξ_t) ℓ̄      (over rows, too)
 
     Derivation. The score is linear in u and A, with what was observed as its derivative; log Z has what was
     expected (Lafferty, McCallum, Pereira 2001): observed less expected features.

@@ -8,13 +8,13 @@ import math
 from typing import Any
 
 import jax
-from jax import lax
 from jax import numpy as jnp
 from jax.scipy import special, stats
 from jaxtyping import Array, Float
 
 from ...domains import Normal, Point, Positive, Uniform
 from ._density import density, ratio
+from ._gamma import log_gamma
 
 X = Float[Array, "*shape"]
 _LOCATED = {"x": Normal(), "loc": Normal(), "scale": Positive()}
@@ -140,7 +140,7 @@ logistic_logpdf = density(
 def _student_t_logpdf(x: X, df: X, loc: X, scale: X) -> X:
     """Student's t distribution with ν degrees of freedom, as `jax.scipy.stats.t.logpdf`."""
     z = (x - loc) / scale
-    normalizer = lax.lgamma((df + 1) / 2) - lax.lgamma(df / 2) - jnp.log(math.pi * df) / 2
+    normalizer = log_gamma((df + 1) / 2) - log_gamma(df / 2) - jnp.log(math.pi * df) / 2
     return normalizer - jnp.log(scale) - (df + 1) / 2 * jnp.log1p(z * z / df)
 
 
@@ -172,7 +172,7 @@ def _gamma_logpdf(x: X, a: X, scale: X) -> X:
 
     For x ≥ 0; at x = 0 with a = 1 (the exponential distribution) the slope is -1/θ.
     """
-    return special.xlogy(a - 1, x / scale) - x / scale - lax.lgamma(a) - jnp.log(scale)
+    return special.xlogy(a - 1, x / scale) - x / scale - log_gamma(a) - jnp.log(scale)
 
 
 gamma_logpdf = density(
@@ -202,7 +202,7 @@ def _beta_logpdf(x: X, a: X, b: X) -> X:
 
     For 0 ≤ x ≤ 1; where an exponent is 0 its term has the slope 0, also at the end.
     """
-    normalizer = lax.lgamma(a) + lax.lgamma(b) - lax.lgamma(a + b)
+    normalizer = log_gamma(a) + log_gamma(b) - log_gamma(a + b)
     return special.xlogy(a - 1, x) + special.xlog1py(b - 1, -x) - normalizer
 
 

@@ -11,6 +11,7 @@ from ..._rule import Rule
 from ...domains import Integers, Normal, Point, Positive, Simplex, Uniform
 from .._checks import check_cotangent
 from ._density import density, ratio
+from ._gamma import log_gamma
 
 X = Float[Array, "*shape"]
 K = Int[Array, "*shape"]
@@ -55,8 +56,7 @@ def _poisson_logpmf(k: K, log_rate: X) -> X:
 
     At η = -∞ no count is certain: ℓ = 0 and its slope 0.
     """
-    # XLA's log Γ is not exactly 0 at 1 and 2.
-    log_factorial = jnp.where(k < 2, 0, lax.lgamma(k + jnp.ones_like(log_rate)))
+    log_factorial = log_gamma(jnp.where(k < 0, 0, k) + jnp.ones_like(log_rate))
     inside = jnp.where(k > 0, k * log_rate, 0) - jnp.exp(log_rate) - log_factorial
     return jnp.where(k < 0, -jnp.inf, inside)
 
@@ -242,8 +242,8 @@ def dirichlet_logpdf_fwd(x: Row, alpha: Row) -> tuple[Values, tuple[Row, Row]]:
     Saves x and α, both alive anyway.
     """
     y, a = upcast(x), upcast(alpha)
-    terms = special.xlogy(a - 1, y) - lax.lgamma(a)
-    return (jnp.sum(terms, -1) + lax.lgamma(jnp.sum(a, -1))).astype(x.dtype), (x, alpha)
+    terms = special.xlogy(a - 1, y) - log_gamma(a)
+    return (jnp.sum(terms, -1) + log_gamma(jnp.sum(a, -1))).astype(x.dtype), (x, alpha)
 
 
 def dirichlet_logpdf_bwd(residuals: tuple[Row, Row], value_ct: Values) -> tuple[Row, Row]:

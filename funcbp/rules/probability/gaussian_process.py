@@ -33,8 +33,8 @@ def gaussian_process_log_likelihood_fwd(
 
     Backward, with G = ½ (α αᵀ - K⁻¹) ℓ̄ and H = G ⊙ F:
 
-        ȳ = -α ℓ̄      ā = 2/a Σ H      l̄ = 1/l Σ H ⊙ D      s̄ = 2 s tr G      x̄_i = -2/l² Σ_j H_ij (x_i -
-        x_j)
+        ȳ = -α ℓ̄      x̄_i = -2/l² Σ_j H_ij (x_i - x_j)
+        ā = 2/a Σ H      l̄ = 1/l Σ H ⊙ D      s̄ = 2 s tr G
 
     Derivation. dℓ = G : dK - αᵀ dy: d(yᵀK⁻¹y) = -αᵀ dK α + 2 αᵀ dy and d log det K = tr(K⁻¹ dK) (Matrix
     Cookbook 40, 43). A hyperparameter θ moves K by ∂K/∂θ: θ̄ = G : ∂K/∂θ. One Cholesky factorization serves

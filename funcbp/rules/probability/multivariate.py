@@ -44,13 +44,13 @@ def multivariate_normal_cholesky_logpdf_fwd(
 ) -> tuple[Values, tuple[Rows, Matrix, Spec]]:
     """The normal distribution with covariance L Lᵀ, from its Cholesky factor L.
 
-    Forward, with z = L⁻¹ (x - μ):      ℓ = -½ ‖z‖² - Σ log L_ii - n/2 log 2π
-    Backward, with α = L⁻ᵀ z:           x̄ = -α ℓ̄      μ̄ = Σ α ℓ̄      L̄ = tril(Σ ℓ̄ α zᵀ) - Diag(1/L_ii) Σ
-    ℓ̄
+    Forward, with z = L⁻¹ (x - μ):     ℓ = -½ ‖z‖² - Σ log L_ii - n/2 log 2π
+    Backward, with α = L⁻ᵀ z:          x̄ = -α ℓ̄      μ̄ = Σ α ℓ̄
+                                       L̄ = tril(Σ ℓ̄ α zᵀ) - Diag(1/L_ii) Σ ℓ̄
 
     Derivation. dz = L⁻¹ (dx - dμ - dL z), so d(-½ ‖z‖²) = -zᵀ dz = αᵀ (dμ - dx + dL z). Only the lower
     triangle of L is read, the cotangent of the upper one is 0. The backward pass needs one triangular solve
-    for all vectors and one product; nothing in it is cubic in n but that product's n² a vector.
+    for all vectors and one product: n² a vector each, nothing cubic in n.
 
     Saves z and L; x is not kept.
     """
