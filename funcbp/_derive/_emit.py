@@ -9,7 +9,7 @@ from ._algebra import POWER, Factor, Label, factors_of
 from ._choices import COMPARE, SELECT
 from ._functions import Function
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node
-from ._operations import INVERSE, LOG_DETERMINANT, PLACE
+from ._operations import INVERSE, LOG_DETERMINANT, joined
 from ._scalars import Scalar, scalar_of_dimension
 
 __all__ = ["Emitter"]
@@ -140,16 +140,10 @@ class Emitter:
 
     def _concatenation(self, node: Node) -> Code | None:
         """A sum of parts that fill an axis one after the other."""
-        if any(t.op is not PLACE or t in self.names for t in node.args):
+        found = joined(node)
+        if found is None or any(t in self.names or t.data[4] for t in node.args):
             return None
-        parts = sorted(node.args, key=lambda t: t.data[1].number)
-        axis, end = parts[0].data[0], Scalar(Fraction(0))
-        for part in parts:
-            if part.data[0] != axis or part.data[1] != end or part.data[3] != 1 or part.data[4]:
-                return None
-            end = part.data[2]
-        if end != scalar_of_dimension(node.shape[axis]):
-            return None
+        axis, parts = found
         inside = ", ".join(self.full(p.args[0]) for p in parts)
         return Code(f"jnp.concatenate([{inside}], axis={axis})", ATOM, tuple(range(node.rank)))
 

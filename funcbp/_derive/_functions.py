@@ -43,6 +43,8 @@ class Function(Operation):
         return hadamard(slope, tangent)
 
     def show(self, node, writer, /):
+        if self.name == "abs":
+            return writer.absolute(node.args[0])
         return writer.function(writer.pick(self.text, self.latex), node.args)
 
     def python(self, _node: Node, arguments: Sequence[str], /) -> str:

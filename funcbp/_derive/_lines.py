@@ -122,15 +122,15 @@ def _bare(text: str) -> str:
 def delta_line(delta: Delta, notation: Notation) -> Line:
     left, right = notation.equation(delta.name, delta.value)
     names = dict.fromkeys(n for n, _ in delta.contributions)
+
+    def formula(name: str) -> str:
+        shown = name_of(name, notation.mode)
+        return shown if notation.mode == "text" else f"${shown}$"
+
     if len(names) > 1:
-        sources = " and ".join(name_of(n, notation.mode) for n in names)
-        reason = (
-            f"what {sources} bring is added"
-            if notation.mode == "text"
-            else "all that it is used for is added"
-        )
+        reason = f"what {' and '.join(map(formula, names))} bring is added"
     else:
-        reason = f"what stands before d{name_of(delta.of, 'text')}" if notation.mode == "text" else ""
+        reason = f"what stands before {formula(DIFFERENTIAL + delta.of)}"
     return Line(left, right, reason)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ._algebra import IDENTITY, POWER, power
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node, facts
+from ._operations import joined
 from ._scalars import ONE, Scalar
 
 __all__ = ["NoMatrixFormError", "Tree", "matrix_form"]
@@ -25,8 +26,8 @@ class Tree:
     """A matrix expression: `kind` says how its parts are combined.
 
     Attributes:
-        kind: leaf, ones, product, hadamard, quotient (part 0 ⊘ part 1), transpose, diag, sum, scale (scalar
-            `data` times scalars and a body), frobenius, norm2, trace, total.
+        kind: leaf, ones, product, hadamard, quotient (part 0 ⊘ part 1), transpose, diag, sum, joined (along
+            axis `data`), scale (scalar `data` times scalars and a body), frobenius, norm2, trace, total.
         parts: what is combined.
         data: the node of a leaf, the scalar of a scale.
         rank: of the value.
@@ -48,11 +49,22 @@ def matrix_form(node: Node) -> Tree:
     """
     if node.rank > 2:
         raise NoMatrixFormError(f"{node.rank} axes")
+    blocks = joined(node)
+    if blocks is not None:
+        axis, parts = blocks
+        rows = [_row(p, axis) for p in parts]
+        return Tree("joined", tuple(rows), axis, node.rank)
     if node.op is ADD:
         return Tree("sum", tuple(matrix_form(t) for t in node.args), None, node.rank)
     if node.op is CONTRACTION:
         return _contraction(node)
     return Tree("leaf", (), node, node.rank)
+
+
+def _row(part: Node, axis: int) -> Tree:
+    """One part of a joined array; a vector that is a row of a matrix lies down."""
+    tree = matrix_form(part.args[0])
+    return transposed(tree) if part.rank == 2 and tree.rank == 1 and axis == 0 else tree
 
 
 def transposed(tree: Tree) -> Tree:

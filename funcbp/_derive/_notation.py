@@ -4,46 +4,19 @@ from fractions import Fraction
 from typing import Any
 
 from ._algebra import POWER
+from ._constants import written_number
+from ._letters import DIFFERENTIAL, name_of
 from ._matrix import Tree, matrix_form
 from ._nodes import CONTRACTION, Node
 from ._operations import INVERSE
 from ._predicates import constant_value
-from ._scalars import ONE, Scalar
+from ._scalars import ONE, Dimension, Scalar, collected, scalar_of_dimension
 
-__all__ = ["ATOM", "FROBENIUS", "HADAMARD", "POST", "PRODUCT", "SUM", "Writer", "name_of"]
+__all__ = ["ATOM", "DIFFERENTIAL", "FROBENIUS", "HADAMARD", "POST", "PRODUCT", "SUM", "Writer", "name_of"]
 
 SUM, FROBENIUS, HADAMARD, PRODUCT, POST, ATOM = range(1, 7)
 
-_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-_STEPS = dict(zip("0123456789+-aehijklmnoprstuvx", "₀₁₂₃₄₅₆₇₈₉₊₋ₐₑₕᵢⱼₖₗₘₙₒₚᵣₛₜᵤᵥₓ", strict=True))
 _SUPERSCRIPTS = str.maketrans("0123456789-/", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻ᐟ")
-_GREEK = dict(
-    zip(
-        [
-            "alpha",
-            "beta",
-            "gamma",
-            "delta",
-            "epsilon",
-            "eta",
-            "theta",
-            "kappa",
-            "lambda",
-            "mu",
-            "nu",
-            "xi",
-            "rho",
-            "sigma",
-            "tau",
-            "phi",
-            "chi",
-            "psi",
-            "omega",
-        ],
-        "αβγδεηθκλμνξρστφχψω",
-        strict=True,
-    )
-)
 _FRACTIONS = {
     Fraction(1, 2): "½",
     Fraction(1, 3): "⅓",
@@ -52,44 +25,6 @@ _FRACTIONS = {
     Fraction(3, 4): "¾",
 }
 OSLASH = r"\oslash"
-DIFFERENTIAL = "d:"
-"""What the name of a differential begins with."""
-
-
-def name_of(name: str, mode: str) -> str:
-    """A variable's name in the letters of a book: W12 with a subscript, gamma as γ, delta_1 as δ₁."""
-    if name.startswith(DIFFERENTIAL):
-        mark = "d" if mode == "text" else r"\mathrm{d}"
-        return mark + name_of(name[len(DIFFERENTIAL) :], mode)
-    if "@" in name:
-        return _in_a_step(*name.split("@"), mode)
-    if name.startswith("delta_") and len(name) > 6:
-        inner = name[6:].rstrip("_")
-        if mode == "latex":
-            return rf"\delta_{{{inner if inner.isdigit() else name_of(inner, mode)}}}"
-        return "δ" + inner.translate(_SUBSCRIPTS) if inner.isdigit() else f"δ_{name_of(inner, mode)}"
-    base = name.rstrip("0123456789")
-    number = name[len(base) :]
-    base = base.rstrip("_")
-    base, _, rest = base.partition("_") if base else (name, "", "")
-    if mode == "latex":
-        base = "\\" + base if base in _GREEK else base if len(base) == 1 else rf"\mathit{{{base}}}"
-        index = ",".join(x for x in (rf"\text{{{rest}}}".replace("_", r"\_") if rest else "", number) if x)
-        return f"{base}_{{{index}}}" if index else base
-    base = _GREEK.get(base, base)
-    return base + (f"_{rest}" if rest else "") + number.translate(_SUBSCRIPTS)
-
-
-def _in_a_step(base: str, when: str, mode: str) -> str:
-    """A name with the step as an index: hₜ₋₁, δ_h,t."""
-    shown = name_of(base, mode)
-    if mode == "latex":
-        index = when.replace("*", r" \, ")
-        return f"{shown[:-1]},{index}}}" if shown.endswith("}") and "_" in shown else f"{shown}_{{{index}}}"
-    comma = "," if "_" in shown or shown[-1] in "₀₁₂₃₄₅₆₇₈₉" else ""
-    if all(c in _STEPS for c in when) and "_" not in shown:
-        return shown + comma + "".join(_STEPS[c] for c in when)
-    return f"{shown}{comma or '_'}{when.replace('-', '−')}"
 
 
 class Writer:
@@ -218,6 +153,12 @@ class Writer:
                 text += f" + {shown}" if text else shown
         return text, SUM
 
+    def _joined(self, tree: Tree) -> tuple[str, int]:
+        """[x; y] one below the other, [X, Y] side by side."""
+        between = ", " if tree.data == 1 else "; "
+        inside = self.pick(between, between.replace(" ", r"\; ")).join(self.sub(p, 0) for p in tree.parts)
+        return self.pick(f"[{inside}]", rf"\left[{inside}\right]"), ATOM
+
     def _in_sum(self, part: Tree) -> str:
         """A term; of a constant only the number, as in 1 − q."""
         if part.kind == "ones":
@@ -270,7 +211,7 @@ class Writer:
             return sign
         if self.mode == "text" and not scalar.powers and abs(scalar.number) in _FRACTIONS:
             return sign + _FRACTIONS[abs(scalar.number)]
-        above, below = scalar.sides(lambda number: f"{float(number):.6g}", self._base_power)
+        above, below = scalar.sides(lambda number: written_number(number, self.mode), self._base_power)
         if self.mode == "latex":
             top, bottom = r" \, ".join(above) or "1", r" \, ".join(below)
             return sign + (rf"\frac{{{top}}}{{{bottom}}}" if below else top)
@@ -298,6 +239,11 @@ class Writer:
     def function(self, name: str, args: tuple[Node, ...]) -> tuple[str, int]:
         """A function of nodes."""
         return self.call(name, ", ".join(self._function_argument(a) for a in args))
+
+    def absolute(self, node: Node) -> tuple[str, int]:
+        """|x|, element by element."""
+        inside = self._function_argument(node)
+        return self.pick(f"|{inside}|", rf"\left|{inside}\right|"), ATOM
 
     def _function_argument(self, node: Node) -> str:
         value = constant_value(node)
@@ -358,19 +304,26 @@ class Writer:
 
     def part(self, node: Node) -> tuple[str, int]:
         """A slice."""
-        axis, start, stop, stride, drop = node.data
-        step = "" if stride == 1 else f":{stride}"
-        inside = start.spelled() if drop else f"{start.spelled()}:{stop.spelled()}{step}"
-        inside = ", ".join([":"] * axis + [inside])
+        axis = node.data[0]
+        inside = ", ".join([":"] * axis + [_range(node, node.args[0].shape[axis])])
         return f"{self.write(node.args[0], ATOM)}[{inside}]", POST
 
     def placed(self, node: Node) -> tuple[str, int]:
         """A part with zeros around it."""
-        _, start, stop, stride, drop = node.data
-        step = "" if stride == 1 else f":{stride}"
-        where = start.spelled() if drop else f"{start.spelled()}:{stop.spelled()}{step}"
+        where = _range(node, node.shape[node.data[0]])
         name = self.pick(f"place[{where}]", rf"\operatorname{{place}}_{{{where}}}")
         return self.call(name, self.write(node.args[0]))
+
+
+def _range(node: Node, size: Dimension) -> str:
+    """The part of an axis that a slice takes: `1:n-1`, and nothing where it is the beginning or the end."""
+    _, start, stop, stride, drop = node.data
+    first, last = (collected(x.spelled()).replace(" ", "") for x in (start, stop))
+    if drop:
+        return first
+    first = first if start.number else ""
+    last = "" if last == collected(scalar_of_dimension(size).spelled()).replace(" ", "") else last
+    return f"{first}:{last}" + ("" if stride == 1 else f":{stride}")
 
 
 def _positive_power(base: Node, exponent: Fraction) -> Node:

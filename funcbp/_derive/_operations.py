@@ -18,14 +18,15 @@ from ._algebra import (
     zero,
 )
 from ._choices import compare, iota
-from ._nodes import CONTRACTION, Node, Operation, intern
+from ._nodes import ADD, CONTRACTION, Node, Operation, intern
 from ._predicates import is_zero
-from ._scalars import ONE, Dimension, Scalar, scalar_of_dimension
+from ._scalars import ONE, Dimension, Scalar, collected, scalar_of_dimension
 
 __all__ = [
     "cholesky",
     "determinant",
     "inverse",
+    "joined",
     "largest",
     "log_determinant",
     "place_axis",
@@ -262,8 +263,8 @@ SLICE, PLACE = _Slice(), _Place()
 def _ranges(node: Node, rank: int) -> str:
     axis, start, stop, stride, drop = node.data
     step = "" if stride == 1 else f":{stride}"
-    first = start.spelled() if start.number else "0" if drop else ""
-    inside = first if drop else f"{first}:{stop.spelled()}{step}"
+    first = collected(start.spelled()) if start.number else "0" if drop else ""
+    inside = first if drop else f"{first}:{collected(stop.spelled())}{step}"
     return ", ".join([":"] * axis + [inside] + [":"] * max(0, rank - axis - 1))
 
 
@@ -283,6 +284,20 @@ def place_axis(part: Node, axis: int, start: Scalar, size: Dimension, shape: tup
     if is_zero(part):
         return zero(shape)
     return intern(PLACE, (part,), (axis, start, start.plus(scalar_of_dimension(size)), 1, size == 1), shape)
+
+
+def joined(node: Node) -> tuple[int, list[Node]] | None:
+    """The axis and the parts of a sum of parts that fill an axis one after the other; None of another."""
+    if node.op is not ADD or any(t.op is not PLACE for t in node.args):
+        return None
+    parts = sorted(node.args, key=lambda t: t.data[1].number)
+    axis, end = parts[0].data[0], Scalar(Fraction(0))
+    for part in parts:
+        own, start, stop, stride, _ = part.data
+        if own != axis or start != end or stride != 1:
+            return None
+        end = stop
+    return (axis, parts) if end == scalar_of_dimension(node.shape[axis]) else None
 
 
 class _Reverse(Operation):

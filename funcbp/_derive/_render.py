@@ -79,10 +79,19 @@ _MATHS_IN_TEXT = {
 
 
 def _escaped(reason: str) -> str:
-    reason = reason.replace("_", r"\_")
+    """Prose for `\\text`; what is between dollars is a formula already."""
+    prose, *between = reason.split("$")
+    parts = [_escaped_prose(prose)]
+    for formula, more in zip(between[::2], between[1::2], strict=True):
+        parts += [f"${formula}$", _escaped_prose(more)]
+    return "".join(parts)
+
+
+def _escaped_prose(prose: str) -> str:
+    prose = prose.replace("_", r"\_")
     for symbol, code in _MATHS_IN_TEXT.items():
-        reason = reason.replace(symbol, code)
-    return reason
+        prose = prose.replace(symbol, code)
+    return prose
 
 
 def markdown(lines: Sequence[Line], header: str, footer: Sequence[str]) -> str:

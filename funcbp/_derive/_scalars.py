@@ -1,12 +1,13 @@
 """Exact scalars: a rational number times powers of dimensions, such as 1/(2n) or √2/√d."""
 
+import ast
 import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
 
-__all__ = ["ONE", "ZERO", "Dimension", "Scalar", "scalar_of_dimension", "scalar_of_float"]
+__all__ = ["ONE", "ZERO", "Dimension", "Scalar", "collected", "scalar_of_dimension", "scalar_of_float"]
 
 Dimension = int | str
 """A number, or a polynomial in named sizes as JAX writes it: `n`, `2*n`, `d + n`."""
@@ -178,3 +179,48 @@ def scalar_of_dimension(dimension: Dimension) -> Scalar:
         else:
             factors.append(Scalar(Fraction(1), ((base, Fraction(int(exponent or 1))),)))
     return reduce(Scalar.__mul__, factors, ONE)
+
+
+def collected(text: str) -> str:
+    """A polynomial with like terms collected, names before numbers; anything else as it is.
+
+    >>> collected("1 + (m - 1)"), collected("2 * n - (n - 3)"), collected("m / 2")
+    ('m', 'n + 3', 'm / 2')
+    """
+    try:
+        terms = _terms(ast.parse(text.replace("^", "**"), mode="eval").body)
+    except (SyntaxError, TypeError):
+        return text
+    shown = ""
+    for factors, number in sorted(terms.items(), key=lambda item: (-len(item[0]), item[0])):
+        if number:
+            body = "*".join([str(abs(number))] * (abs(number) != 1 or not factors) + list(factors))
+            sign = ("-" if number < 0 else "") if not shown else " - " if number < 0 else " + "
+            shown += sign + body
+    return shown or "0"
+
+
+def _terms(tree: ast.AST) -> dict[tuple[str, ...], int]:
+    """The coefficients of products of names.
+
+    Raises:
+        TypeError: for what is no polynomial with whole coefficients.
+    """
+    if isinstance(tree, ast.Constant) and isinstance(tree.value, int):
+        return {(): tree.value}
+    if isinstance(tree, ast.Name):
+        return {(tree.id,): 1}
+    if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
+        return {k: -v for k, v in _terms(tree.operand).items()}
+    if not isinstance(tree, ast.BinOp) or not isinstance(tree.op, ast.Add | ast.Sub | ast.Mult):
+        raise TypeError(ast.dump(tree))
+    left, right = _terms(tree.left), _terms(tree.right)
+    out: dict[tuple[str, ...], int] = {}
+    if isinstance(tree.op, ast.Mult):
+        pairs = [(tuple(sorted(a + b)), x * y) for a, x in left.items() for b, y in right.items()]
+    else:
+        sign = -1 if isinstance(tree.op, ast.Sub) else 1
+        pairs = [*left.items(), *((k, sign * v) for k, v in right.items())]
+    for factors, number in pairs:
+        out[factors] = out.get(factors, 0) + number
+    return out

@@ -139,6 +139,8 @@ class StatementWriter:
                 continue
             out += self._shared(value)
             text = self._constant(name, value) or self.emitter.full(value)
+            repeated, text = self._repeated_products(text)
+            out += [*self._flushed(), *repeated]
             while any(len(line) > _WIDTH for line in wrapped(f"{name} = {text}").split("\n")):
                 shorter = self._named_part(value, len(text))
                 if not shorter:
@@ -152,6 +154,20 @@ class StatementWriter:
                 self.emitter.names[value] = name
             self.emitter.names[variable(name, value.shape)] = name
         return out
+
+    def _repeated_products(self, text: str) -> tuple[list[str], str]:
+        """Products of matrices that a line has more than once, as assignments, and the line with names."""
+        ranks = {name: node.rank for node, name in self.emitter.names.items()}
+        out = []
+        for product in dict.fromkeys(re.findall(r"\(((?:\w+)(?:\.T)? @ (?:\w+)(?:\.T)?)\)", text)):
+            operands = [x.removesuffix(".T") for x in product.split(" @ ")]
+            standing = len(re.findall(rf"(?<!\w)\({re.escape(product)}\)", text))
+            if standing < 2 or any(ranks.get(x) != 2 for x in operands):
+                continue
+            name = fresh("t", 2, False, self.taken)
+            out.append(f"{name} = {product}")
+            text = re.sub(rf"(?<!\w)\({re.escape(product)}\)", name, text)
+        return out, text
 
     def _loop(self, name: str, value: Node) -> list[str]:
         """A recurrence or its backward pass, at the first of its results."""

@@ -192,3 +192,53 @@ def test_names_of_activations_are_not_given_twice(x64) -> None:
     lines = [line.split(" = ")[0].strip() for line in d.source().splitlines() if " = " in line]
     assert len(lines) == len(set(lines))
     assert d.check(samples=1).ok
+
+
+@pytest.mark.parametrize(
+    ("function", "shown", "latex"),
+    [
+        (lambda x: jnp.sum(jax.scipy.special.erf(x)), "(2/√π) exp(−x∘²)", r"\frac{2}{\sqrt{\pi}}"),
+        (lambda x: jnp.sum(jnp.log(x**2 + 1e-5)), "x∘² + 10⁻⁵", "x^{\\circ 2} + 10^{-5}"),
+        (lambda x: jnp.sum(jnp.abs(x) ** 3), "|x|", r"\left|x\right|"),
+        (lambda x: jnp.sum(jnp.concatenate([x, jnp.sin(x)]) ** 2), "[x; sin(x)]", r"\left[x;\; \sin"),
+        (lambda x: jnp.sum(jnp.tanh(x[1:]) * x[1:]), "x[1:]", "x[1:]"),
+    ],
+)
+def test_what_is_written_as_in_a_book(function, shown, latex) -> None:
+    d = funcbp.derive(function, spec(3))
+    assert shown in str(d)
+    assert latex in d.latex()
+
+
+def test_a_reason_has_its_formula_in_latex_too() -> None:
+    d = funcbp.derive(lambda A, x: jnp.sum(jnp.tanh(A @ x)), spec(2, 3), spec(3))
+    assert r"\text{what stands before $\mathrm{d}p$}" in d.latex()
+
+
+def test_a_product_that_a_line_has_twice_is_named(x64) -> None:
+    def attention(Q, K, V, Y):
+        return jnp.sum((jax.nn.softmax(Q @ K.T) @ V - Y) ** 2)
+
+    d = funcbp.derive(attention, spec(4, 3), spec(5, 3), spec(5, 2), spec(4, 2))
+    assert d.source().count("R @ V.T") == 1
+    assert d.check(samples=1).ok
+
+
+def test_an_inverse_times_a_matrix_element_by_element_is_no_solve(x64) -> None:
+    """A⁻¹ ⊙ B, which is summed over one axis only."""
+    d = funcbp.derive(
+        lambda A, B, x: x @ jnp.sum(jnp.linalg.inv(A) * B, axis=1), spec(3, 3), spec(3, 3), spec(3)
+    )
+    assert d.check(samples=1).ok
+
+
+def test_functions_of_constants_in_a_recurrence(x64) -> None:
+    """What is scanned over is zero everywhere, so that a step has nothing to read and sigmoid(0) in it."""
+
+    def loss(x, B):
+        step = lambda h, row: (jax.nn.sigmoid(row) * h, jnp.sin(row))  # noqa: E731
+        last, rows = jax.lax.scan(step, x, B - B)
+        return jnp.sum(last) + jnp.sum(rows)
+
+    d = funcbp.derive(loss, spec(3), spec(4, 3))
+    assert d.check(samples=1).ok
