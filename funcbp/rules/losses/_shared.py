@@ -99,8 +99,7 @@ def one_hot(index: jax.Array, shape: tuple[int, ...], axis: int = -1) -> jax.Arr
 
 
 def masked_reference(loss: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A reference that is 0 for a row of which `where` leaves nothing: optax has NaN there, or its
-    derivative."""
+    """A reference that is 0 for a row of which `where` leaves nothing, where optax may divide 0 by 0."""
 
     def reference(
         a: jax.Array, b: jax.Array, where: jax.Array | None = None, *, axis: int = -1, **options: Any

@@ -1,7 +1,5 @@
 """Cosine of the angle between two vectors."""
 
-from typing import Any
-
 import jax
 import optax
 from jax import lax
@@ -71,14 +69,16 @@ def cosine_distance_fwd(
     Forward:     ℓ = 1 - c      c = ⟨â, b̂⟩
     Backward:    ā = (c â - b̂) / n(a) ℓ̄      b̄ = (c b̂ - â) / n(b) ℓ̄
 
-    Derivation. As of `cosine_similarity`, with its conventions: dℓ = -dc.
+    Derivation. As of `cosine_similarity`, with its conventions: dℓ = -dc. Where `where` leaves out all of a
+    row the distance is 0.
 
     Saves a and b; norms are recomputed.
     """
-    similarity, residuals = _cosine(
-        "cosine_distance", upcast(predictions), upcast(targets), where, epsilon, axis
-    )
-    return (1 - similarity).astype(predictions.dtype), (predictions, targets, residuals[2])
+    similarity, _ = _cosine("cosine_distance", upcast(predictions), upcast(targets), where, epsilon, axis)
+    distance = 1 - similarity
+    if where is not None:
+        distance = jnp.where(jnp.any(where, axis=axis), distance, 0)
+    return distance.astype(predictions.dtype), (predictions, targets, where)
 
 
 def cosine_distance_bwd(
@@ -116,8 +116,9 @@ def _similarity_reference(a: X, b: X, axis: int, where: Where | None = None, eps
     return optax.losses.cosine_similarity(a, b, epsilon=epsilon, axis=axis, where=where)
 
 
-def _distance_reference(a: X, b: X, where: Where | None = None, **options: Any) -> X:
-    return 1 - _similarity_reference(a, b, where, **options)
+@masked_reference
+def _distance_reference(a: X, b: X, axis: int, where: Where | None = None, epsilon: float = 0.0) -> X:
+    return optax.losses.cosine_distance(a, b, epsilon=epsilon, axis=axis, where=where)
 
 
 _DOMAIN = {"predictions": Normal(), "targets": Normal(), "where": Booleans()}

@@ -244,7 +244,9 @@ _SETTINGS = ({"smooth": 0.1}, {"ignore_background": True})
 dice_loss = Rule(
     dice_loss_fwd,
     dice_loss_bwd,
-    reference=optax.losses.dice_loss,
+    reference=lambda z, t, class_weights=None, **options: optax.losses.dice_loss(
+        z, t, class_weights=class_weights, **options
+    ),
     domain={"predictions": Normal(2.0), "targets": Simplex(), "class_weights": Positive()},
     points={"saturated": Point({"predictions": (1e4, 0.0)}), "nowhere": Point({"targets": 0.0})},
     settings=(
