@@ -13,6 +13,20 @@ AT_0 = {  # value, first and second derivative
     "silu": (0.0, 0.5, 0.5),
     "gelu": (0.0, 0.5, 2 / np.sqrt(2 * np.pi)),
     "tanh": (0.0, 1.0, 0.0),
+    "log_sigmoid": (-np.log(2), 0.5, -0.25),
+    "squareplus": (1.0, 0.5, 0.25),
+    "mish": (0.0, 0.6, 0.64),
+}
+KINKS = {  # where, and the slope there in jax.nn
+    "relu": {0: 0.0},
+    "relu6": {0: 0.0, 6: 0.0},
+    "leaky_relu": {0: 1.0},
+    "hard_tanh": {-1: 1.0, 1: 1.0},
+    "hard_sigmoid": {-3: 0.0, 3: 0.0},
+    "hard_silu": {-3: 0.0, 3: 1.0},
+    "sparse_sigmoid": {-1: 0.25, 1: 0.25},
+    "sparse_plus": {-1: 0.0, 1: 1.0},
+    "selu": {0: 1.0507009873554805 * 1.6732632423543772},
 }
 
 
@@ -31,10 +45,57 @@ def test_derivatives_at_0(name: str, zero: float):
         np.testing.assert_allclose(derivative(zero), second, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("zero", [0.0, -0.0])
-def test_the_slope_of_relu_at_its_kink_is_0_in_every_mode(zero: float):
-    for derivative in (jax.grad(rules.relu), jax.grad(rules.relu.primal), jax.jacfwd(rules.relu.primal)):
-        assert derivative(zero) == 0
+@pytest.mark.parametrize("name", KINKS)
+def test_the_slope_at_a_kink_is_that_of_jax_nn_in_every_mode(name: str):
+    rule, reference = getattr(rules, name), getattr(jax.nn, name)
+    for kink, slope in KINKS[name].items():
+        for p in (float(kink), -0.0) if kink == 0 else (float(kink),):
+            for derivative in (jax.grad(rule), jax.grad(rule.primal), jax.jacfwd(rule.primal)):
+                np.testing.assert_allclose(derivative(p), slope, rtol=1e-6)
+            np.testing.assert_allclose(jax.grad(reference)(p), slope, rtol=1e-6)
+
+
+def test_the_absolute_value_has_the_slope_0_at_0_where_jax_has_1():
+    assert jax.grad(rules.absolute)(0.0) == jax.jacfwd(rules.absolute.primal)(0.0) == 0
+    assert jax.grad(jnp.abs)(0.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "wrong"),
+    [
+        ("leaky_relu", "negative_slope", 0.0),
+        ("elu", "alpha", -1.0),
+        ("celu", "alpha", 0.0),
+        ("squareplus", "b", 0),
+    ],
+)
+def test_an_option_whose_derivative_cannot_be_read_off_the_result_is_refused(
+    name: str, option: str, wrong: float
+):
+    with pytest.raises(ValueError, match=f"{name}: `{option}` must be above 0, got {wrong!r}.*use relu"):
+        getattr(rules, name)(jnp.ones(2), **{option: wrong})
+
+
+@pytest.mark.parametrize("name", ["exp", "sqrt", "reciprocal", "tan", "sinh", "cbrt", "elu", "softplus"])
+def test_what_is_said_to_be_saved_is_saved(name: str):
+    """σ′ from q: nothing is kept beside the result, which the next layer keeps anyway."""
+    rule = getattr(rules, name)
+    q, residuals = rule.fwd(jnp.ones(3))
+    assert rule.saves == "q"
+    assert residuals is q
+
+
+@pytest.mark.parametrize("p", [-1e4, -30.0, -3.0])
+def test_squareplus_keeps_its_digits_left_of_0(p: float):
+    """(p + √(p² + b)) / 2 cancels there: jax.nn.squareplus has no digit left at -1e4."""
+    exact = 2.0 / (np.hypot(p, 2.0) - p)
+    np.testing.assert_allclose(rules.squareplus(p), exact, rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(rules.squareplus)(p), exact / np.hypot(p, 2.0), rtol=1e-6)
+
+
+def test_a_power_that_is_constant_has_no_slope_at_0():
+    assert jax.grad(lambda p: rules.power(p, exponent=0.0))(0.0) == 0
+    assert jax.grad(lambda p: rules.power(p, exponent=1.0))(0.0) == 1
 
 
 def test_binary_cross_entropy_at_an_undecided_logit():
@@ -52,6 +113,12 @@ def test_binary_cross_entropy_at_an_undecided_logit():
         ("softplus", [np.inf, 0, 200, 0, np.nan], [1, 0, 1, 0]),
         ("sigmoid", [1, 0, 1, 0, np.nan], [0, 0, 0, 0]),
         ("tanh", [1, -1, 1, -1, np.nan], [0, 0, 0, 0]),
+        ("relu6", [6, 0, 6, 0, np.nan], [0, 0, 0, 0]),
+        ("elu", [np.inf, -1, 200, -1, np.nan], [1, 0, 1, 0]),
+        ("log_sigmoid", [0, -np.inf, 0, -200, np.nan], [0, 1, 0, 1]),
+        ("hard_tanh", [1, -1, 1, -1, np.nan], [0, 0, 0, 0]),
+        ("hard_silu", [np.inf, 0, 200, 0, np.nan], [1, 0, 1, 0]),
+        ("sparse_plus", [np.inf, 0, 200, 0, np.nan], [1, 0, 1, 0]),
     ],
 )
 def test_far_out_and_at_nan(name: str, values: list[float], slopes: list[float]):

@@ -36,3 +36,20 @@ def test_products_accumulate_in_float32(dtype):
     assert rules.matmul(ones, ones.T).item() == 4096  # 16 bits stop counting at 256, or at 2048
     w_ct = jax.grad(lambda w: rules.dense(ones.T, w).astype("float32").sum())(jnp.ones((1, 1), dtype))
     assert w_ct.item() == 4096
+
+
+def test_the_gradient_of_a_weight_keeps_its_digits_in_bfloat16():
+    """`Outer` hands back Σ xᵀ δ as it was accumulated; autodiff rounds it to the dtype of W."""
+    x = jax.random.normal(jax.random.key(0), (256, 48)).astype("bfloat16")
+    w = jax.random.normal(jax.random.key(1), (48, 32)).astype("bfloat16")
+    delta = jax.random.normal(jax.random.key(2), (256, 32)).astype("bfloat16")
+    exact = np.asarray(x, np.float64).T @ np.asarray(delta, np.float64)
+
+    def error(gradient):
+        return np.linalg.norm(np.asarray(gradient, np.float64) - exact) / np.linalg.norm(exact)
+
+    _, factor, _ = rules.dense.pullback((x, w, None), delta)
+    (by_autodiff,) = jax.vjp(lambda w: x @ w, w)[1](delta)
+    assert factor.gradient().dtype == jnp.float32
+    assert error(factor.gradient()) < 5e-7
+    assert 1e-3 < error(by_autodiff) < 3e-3

@@ -208,11 +208,13 @@ celu = _rule(
     jax.nn.celu,
     {"joint at 0": at(0.0, 1.0, smooth=False), **_LINEAR_ABOVE}, "α > 0.", alpha=(1.0, 0.3))
 selu = _rule(
-    "selu", "q = λ p if p > 0 else λ α (eᵖ - 1), σ′ = λ if q > 0 else q + λ α",
+    "selu", "q = λ p if p > 0 else λ α (eᵖ - 1), σ′ = λ if p > 0 else λ α eᵖ",
     lambda p: _SELU_SCALE * _elu("selu", p, _SELU_ALPHA, 1.0),
-    lambda q: jnp.where(q > 0, _SELU_SCALE, q + _SELU_SCALE * _SELU_ALPHA), "q", jax.nn.selu,
+    lambda p: _SELU_SCALE * jnp.where(p > 0, 1, _SELU_ALPHA * jnp.exp(jnp.where(p > 0, 0, p))), "p",
+    jax.nn.selu,
     {"kink at 0": at(0.0, _SELU_SCALE * _SELU_ALPHA, smooth=False)},
-    "λ = 1.0507…, α = 1.6732… (Klambauer et al. 2017, arXiv:1706.02515). At 0, σ′ = λ α, as in jax.nn.")
+    "λ = 1.0507…, α = 1.6732… (Klambauer et al. 2017, arXiv:1706.02515). At 0, σ′ = λ α, as in jax.nn. From "
+    "q, σ′ = q + λ α would lose twice the digits that autodiff does.")
 sigmoid = _rule(
     "sigmoid", "q = 1 / (1 + e⁻ᵖ), σ′ = q (1 - q)", _logistic, lambda q: q * (1 - q), "q",
     jax.nn.sigmoid, {"middle": at(0.0, 0.25), **_SATURATES})
