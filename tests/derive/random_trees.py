@@ -1,7 +1,10 @@
 """Derive random expressions and compare each with `jax.grad`: `python -m tests.derive.random_trees`.
 
-What was found is appended to a file of lines, so that a run can be stopped and taken up again; `record.json`
-next to this file is the summary of the whole.
+What was found is appended to a file of lines, so that a run can be stopped and taken up again, and several
+can share the work (`--start 1 --step 2`); `record.json` next to this file is the summary of all of them:
+
+    python -m tests.derive.random_trees --lines a.jsonl
+    python -m tests.derive.random_trees --lines a.jsonl b.jsonl --stop 0 --record
 """
 
 import argparse
@@ -121,26 +124,26 @@ def summary(outcomes: Iterable[Outcome]) -> dict[str, object]:
     }
 
 
-def _lines(path: Path) -> dict[int, Outcome]:
-    if not path.exists():
-        return {}
-    found = (Outcome(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
-    return {o.seed: o for o in found}
+def _known(paths: Iterable[Path]) -> dict[int, Outcome]:
+    lines = [line for p in paths if p.exists() for line in p.read_text(encoding="utf-8").splitlines()]
+    return {o.seed: o for o in (Outcome(**json.loads(line)) for line in lines)}
 
 
 def main() -> None:
     """Run what is left of the trees, or sum up."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lines", type=Path, required=True, help="one line of JSON for every tree")
+    parser.add_argument(
+        "--lines", type=Path, nargs="+", required=True, help="a line for every tree; new ones go to the first"
+    )
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--stop", type=int, default=TREES)
     parser.add_argument("--step", type=int, default=1)
     parser.add_argument("--record", action="store_true", help="write the summary")
     chosen = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    done = _lines(chosen.lines)
+    done = _known(chosen.lines)
     left = [s for s in range(chosen.start, chosen.stop, chosen.step) if s not in done]
-    with chosen.lines.open("a", encoding="utf-8") as file:
+    with chosen.lines[0].open("a", encoding="utf-8") as file:
         for count, seed in enumerate(left, 1):
             done[seed] = outcome(seed)
             file.write(json.dumps(asdict(done[seed])) + "\n")

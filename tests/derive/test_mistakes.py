@@ -182,3 +182,28 @@ def test_the_numbers_of_a_derivation_are_right() -> None:
         truth = jax.grad(network, (0, 1))(*values)
     for name, gradient in zip(("W", "V"), truth, strict=True):
         np.testing.assert_allclose(found[name], gradient, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, A: jnp.sum(jnp.maximum(0, -(A @ x) * x)),
+        lambda x, A: jnp.sum(jnp.where(x > 0, A @ x, 0.0) ** 2) / x.shape[0],
+        lambda x, A: jnp.linalg.norm(A @ x) + jnp.abs(x).sum() / jnp.sqrt(3.0),
+        lambda x, A: jax.nn.logsumexp(jnp.concatenate([A @ x, x[:1]])),
+    ],
+    ids=["hinge", "where", "norms", "joined"],
+)
+def test_every_mistake_can_be_written_and_made(function: Callable[..., Any]) -> None:
+    values = normal((3,), (3, 3))(np.random.default_rng(0))
+    workings = Workings.of(function, values, ["x", "A"], ["x", "A"])
+    at, right = workings.at(values), workings.at(values).gradients()
+    with workings.built.session.active(), np.errstate(all="ignore"):
+        mistaken = list(workings.mistaken())
+        changed = [m for m in mistaken if not _same(at.gradients(m), right)]
+    assert all(m.text and workings.written(m.first) for m in mistaken)
+    assert len(changed) > 10
+
+
+def _same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return all(np.allclose(a[name], b[name], equal_nan=True) for name in b)

@@ -61,11 +61,11 @@ def in_derivation(evidence: Evidence, leaves: Sequence[int], seconds: float) -> 
     with jax.enable_x64(True), np.errstate(all="ignore"):
         try:
             derived = _Derived(evidence, leaves, Workings.of)
-        # The reference is a user's: whatever stands in the way of deriving it, the diagnosis goes on.
+            with derived.workings.built.session.active():
+                return derived.search(end)
+        # The reference is a user's: whatever stands in the way of deriving it, the report does without.
         except Exception:
             return None
-        with derived.workings.built.session.active():
-            return derived.search(end)
 
 
 class _Derived:
