@@ -1,5 +1,6 @@
 """Layers, `(init, fwd, bwd)`: a rule plus its parameters; and the combinators that give back a Layer."""
 
+from ._attention import multi_head_attention as multi_head_attention
 from ._chain import chain as chain
 from ._convolution import conv as conv
 from ._convolution import conv_transpose as conv_transpose
@@ -25,10 +26,15 @@ from ._parallel import parallel as parallel
 from ._pooling import avg_pool as avg_pool
 from ._pooling import global_avg_pool as global_avg_pool
 from ._pooling import max_pool as max_pool
+from ._recurrent import elman as elman
+from ._recurrent import gru as gru
+from ._recurrent import lstm as lstm
 from ._repeat import repeat as repeat
 from ._residual import residual as residual
 from ._sum import add as add
 from ._tied import tied as tied
+from ._transformer import positional_embedding as positional_embedding
+from ._transformer import transformer_block as transformer_block
 
 __all__ = [
     "Backward",
@@ -45,19 +51,25 @@ __all__ = [
     "conv_transpose",
     "dense",
     "dropout",
+    "elman",
     "embedding",
     "gated_mlp",
     "global_avg_pool",
     "group_norm",
+    "gru",
     "initializer",
     "instance_norm",
     "layer_norm",
     "leaf",
+    "lstm",
     "max_pool",
     "mixture_of_experts",
+    "multi_head_attention",
     "parallel",
+    "positional_embedding",
     "repeat",
     "residual",
     "rms_norm",
     "tied",
+    "transformer_block",
 ]

@@ -41,7 +41,20 @@ from .dot_product import (
 )
 
 Stat = Float[Array, "batch heads queries 1"]
-Residuals = tuple[Query, Key, Value, Bias | None, Mask | None, Seed | None, Out, Stat, Stat]
+
+
+class Saved(NamedTuple):
+    """What the backward pass needs: the arguments, O, and the maximum and the sum of every row."""
+
+    query: Query
+    key: Key
+    value: Value
+    bias: Bias | None
+    mask: Mask | None
+    seed: Seed | None
+    out: Out
+    top: Stat
+    total: Stat
 
 
 class _Block(NamedTuple):
@@ -59,6 +72,7 @@ def _blocks(
 ) -> _Block:
     """Every block, stacked on a new first axis; the last one is filled up with keys that are hidden."""
     k, v = (split_heads(x, key.shape[2]) for x in (key, value))
+    size = max(min(size, key.shape[1]), 1)
     count = -(-key.shape[1] // size)
     columns = jnp.arange(count * size).reshape(count, size)
 
@@ -105,7 +119,7 @@ def blocked_attention_fwd(
     soft_cap: float | None = None,
     dropout_rate: float = 0.0,
     block: int = 128,
-) -> tuple[Out, Residuals]:
+) -> tuple[Out, Saved]:
     """`dot_product_attention`, one block of keys after the other: no array of queries × keys exists.
 
     Forward, a scan over blocks j of `block` keys with running maximum m, sum l and output o:
@@ -150,11 +164,11 @@ def blocked_attention_fwd(
     start = (row - jnp.inf, row, jnp.zeros((*full[:3], value.shape[3]), dtype))
     (top, total, out), _ = lax.scan(step, start, _blocks(key, value, bias, mask, block))
     out = jnp.swapaxes(out / nonzero(total), 1, 2).astype(query.dtype)
-    return out, (query, key, value, bias, mask, seed, out, finite_or_zero(top), nonzero(total))
+    return out, Saved(query, key, value, bias, mask, seed, out, finite_or_zero(top), nonzero(total))
 
 
 def blocked_attention_bwd(
-    residuals: Residuals,
+    residuals: Saved,
     out_ct: Out,
     *,
     scale: float | None = None,
