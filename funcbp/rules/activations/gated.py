@@ -105,24 +105,25 @@ def glu_fwd(p: X, *, axis: int = -1) -> tuple[Halves, X]:
     Raises:
         ValueError: for an axis of odd length.
     """
-    value, gate = _halves(p, axis)
+    _half(p.shape, axis)
+    value, gate = jnp.split(p, 2, axis)
     return _let_through(elementwise.sigmoid, gate, value).astype(p.dtype), p
 
 
 def glu_bwd(residuals: X, q_ct: Halves, *, axis: int = -1) -> tuple[X]:
     """v̄ = σ(g) ⊙ q̄ beside ḡ = σ′(g) ⊙ v ⊙ q̄."""
-    value, gate = _halves(residuals, axis)
-    check_cotangent("glu", q_ct, value.shape, value.dtype)
+    check_cotangent("glu", q_ct, _half(residuals.shape, axis), residuals.dtype)
+    value, gate = jnp.split(residuals, 2, axis)
     gate_ct, value_ct = _pulled_back(elementwise.sigmoid, gate, value, q_ct)
     return (jnp.concatenate([value_ct, gate_ct], axis),)
 
 
-def _halves(p: X, axis: int) -> list[jax.Array]:
-    if not -p.ndim <= axis < p.ndim or p.shape[axis] % 2:
+def _half(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    if not -len(shape) <= axis < len(shape) or shape[axis] % 2:
         raise ValueError(
-            f"glu: `axis` is {axis}, but `p` has shape {p.shape}; that axis must be there, its length even."
+            f"glu: `axis` is {axis}, but `p` has shape {shape}; that axis must be there, its length even."
         )
-    return jnp.split(p, 2, axis)
+    return tuple(n // 2 if i == axis % len(shape) else n for i, n in enumerate(shape))
 
 
 glu = Rule(
