@@ -108,7 +108,7 @@ def hmm_log_likelihood_fwd(
 ) -> tuple[Values, Residuals]:
     """The log-likelihood of observations under a hidden Markov model, summed over all paths of hidden states.
 
-    Forward:     α_0 = π + b_0      α_t(j) = b_t(j) + log Σ_i e^(α_(t-1)(i) + A_ij)      ℓ = log Σ_j e^(α_T(j))
+    Forward:     α_0 = π + b_0     α_t(j) = b_t(j) + log Σ_i e^(α_(t-1)(i) + A_ij)     ℓ = log Σ_j e^(α_T(j))
     Backward:    b̄_t = γ_t ℓ̄      Ā = Σ_t ξ_t ℓ̄      π̄ = γ_0 ℓ̄      (Ā and π̄ summed over rows, too)
 
     Derivation. At the head of the module. π, A and b are logarithms, not normalized by this function; -∞
