@@ -8,27 +8,20 @@ goes on where it was; hours for all of them on two cores.
     python scripts/check_rules.py --only losses gelu   # these families and rules, again
 """
 
-import json
-import multiprocessing
 import os
 import sys
 import time
-import traceback
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-import funcbp
 from funcbp import Rule
 from funcbp.verify import check_rule
-from scripts.bench_measure import describe_machine
-from scripts.measure_rules import fingerprint, select, write
+from scripts.rule_rows import Rows, collect
 
 RESULTS = Path(__file__).parent / "results" / "rules.json"
 WIDE, HALF = ("float64", "float32"), ("bfloat16", "float16")
@@ -56,8 +49,6 @@ def checked(rule: Rule) -> dict[str, Any]:
     counts = [report.checked for report in reports]
     wrong = next((r for r in reports if r.verdict != "right"), None)
     return {
-        "family": rule.family,
-        "source": fingerprint(rule),
         "verdict": "right" if wrong is None else wrong.verdict,
         "report": "" if wrong is None else str(wrong),
         "elements": sum(c.elements for c in counts),
@@ -70,17 +61,7 @@ def checked(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _checked_by_name(name: str) -> tuple[str, dict[str, Any]]:
-    rule = funcbp.catalogue()[name]
-    try:
-        return name, checked(rule)
-    except Exception:  # one rule that cannot be run is a result, too: the others go on
-        counts = dict.fromkeys(("elements", "examples", "settings", "points", "undecided", "seconds"), 0)
-        row = {"family": rule.family, "source": fingerprint(rule), "verdict": "raises", "dtypes": []}
-        return name, row | counts | {"report": traceback.format_exc()}
-
-
-def table(rows: dict[str, dict[str, Any]]) -> Table:
+def table(rows: Rows) -> Table:
     made = Table(
         "rule", "verdict", "elements", "examples", "settings", "points", "seconds", title="Rules, all of it"
     )
@@ -94,26 +75,13 @@ def table(rows: dict[str, dict[str, Any]]) -> Table:
 
 
 def main(config: Config) -> None:
-    known = json.loads(config.out.read_text(encoding="utf-8"))["rules"] if config.out.exists() else {}
-    wanted = select(config.only, known)
-    rows = {n: row for n, row in known.items() if n in funcbp.catalogue()}
-    # A fresh process each: JAX is not safe to fork, and what it has compiled would pile up.
-    context = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(config.jobs, mp_context=context, max_tasks_per_child=4) as pool,
-        Progress(console=Console(stderr=True)) as progress,
-    ):
-        task = progress.add_task("checking", total=len(wanted))
-        for done in as_completed(pool.submit(_checked_by_name, name) for name in wanted):
-            name, rows[name] = done.result()
-            progress.update(task, advance=1, description=f"{name}: {rows[name]['verdict']}")
-            write(config.out, describe_machine() | {"rules": rows})
+    rows = collect(checked, config.only, config.jobs, config.out)
     console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table({n: rows[n] for n in funcbp.catalogue() if n in rows}))
-    wrong = {n: row for n, row in rows.items() if row["verdict"] != "right"}
-    for row in wrong.values():
-        console.print(row["report"])
-    raise SystemExit(1 if wrong else 0)
+    failed = {name: row for name, row in rows.items() if row.get("verdict") != "right"}
+    console.print(table({name: row for name, row in rows.items() if "verdict" in row}))
+    for name, row in failed.items():
+        console.print(f"{name}: {row.get('error') or row['report']}", markup=False)
+    raise SystemExit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -2,21 +2,19 @@
 
 import importlib
 import inspect
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import funcbp
 from funcbp import Rule
-from scripts.measure_rules import RESULTS
+from scripts.rule_rows import Rows
 from scripts.typeset import latex
 
-__all__ = ["families", "overview", "page", "read_measured"]
+__all__ = ["families", "overview", "page"]
 
 _LABELED = re.compile(r"^((?:Forward|Backward)[^:]*:)\s{2,}(\S.*)$")
 _MARKUP = re.compile(r"([\\*_<>\[\]#$])")
-Rows = dict[str, dict[str, Any]]
 
 
 def families() -> dict[str, list[Rule]]:
@@ -66,7 +64,7 @@ def _overview(rules: list[Rule], measured: Rows) -> str:
     lines = [headings, "| --- " * 8 + "|"]
     for rule in rules:
         row = measured.get(rule.name)
-        cells = _cells(row) if row else ("-",) * 7
+        cells = _cells(row) if row and "ulps" in row else ("-",) * 7
         lines.append(f"| [`{rule.name}`](#{rule.name}) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -150,8 +148,3 @@ def _text(text: str) -> str:
     """Escaped for Markdown, but for what is in backticks."""
     pieces = text.split("`")
     return "`".join(p if i % 2 else _MARKUP.sub(r"\\\1", p) for i, p in enumerate(pieces))
-
-
-def read_measured() -> Rows:
-    """The rows of `scripts/measure_rules.py`, by rule; empty if there are none yet."""
-    return json.loads(RESULTS.read_text(encoding="utf-8"))["rules"] if RESULTS.exists() else {}

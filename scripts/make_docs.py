@@ -15,7 +15,9 @@ import tyro
 
 from funcbp import verify
 from scripts.derivations import NESTED, READ_ALOUD, Shown
-from scripts.family_pages import families, overview, page, read_measured
+from scripts.family_pages import families, overview, page
+from scripts.measure_rules import RESULTS as MEASURED
+from scripts.rule_rows import Rows, read
 
 ROOT = Path(__file__).parent.parent
 BENCH = ROOT / "scripts" / "results" / "bench.json"
@@ -55,10 +57,10 @@ def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def rules_overview() -> str:
-    return f"{overview()}\n\n{better_than_autodiff(read_measured())}"
+    return f"{overview()}\n\n{better_than_autodiff(read(MEASURED))}"
 
 
-def better_than_autodiff(rows: dict[str, Any]) -> str:
+def better_than_autodiff(rows: Rows) -> str:
     """In how many rules the hand-derived pass needs less, and how exact it is, in a few sentences."""
     saved, temporary = (sum(r[k][0] < r[k][1] for r in rows.values()) for k in ("saved_bytes", "temp_bytes"))
     flops = sum(r["flops"][0] <= r["flops"][1] for r in rows.values())
@@ -71,7 +73,7 @@ def better_than_autodiff(rows: dict[str, Any]) -> str:
     )
 
 
-def _finite_where_autodiff_is_not(rows: dict[str, Any]) -> str:
+def _finite_where_autodiff_is_not(rows: Rows) -> str:
     found = {name: row["finite_only_here"] for name, row in rows.items() if row["finite_only_here"]}
     listed = "; ".join(f"`{name}` ({', '.join(labels)})" for name, labels in found.items())
     count = sum(map(len, found.values()))
@@ -201,7 +203,7 @@ def generated(text: str, config: Config) -> str:
 
 def family_pages(directory: Path) -> dict[Path, str]:
     """The page of every family, beside its rules."""
-    measured = read_measured()
+    measured = read(MEASURED)
     return {directory / f / "README.md": page(f, rules, measured) for f, rules in families().items()}
 
 

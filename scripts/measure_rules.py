@@ -9,10 +9,6 @@ deterministic for a version of JAX; the time is the median of interleaved ratios
 """
 
 import functools
-import hashlib
-import inspect
-import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,14 +20,14 @@ import numpy as np
 import tyro
 from jax import numpy as jnp
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 import funcbp
 from funcbp import Rule
 from funcbp.verify import accuracy
 from funcbp.verify._cases import Sizes, Variant, axis_sizes, cases, draw, point_kind
-from scripts.bench_measure import agreement, compiled, describe_machine, saved_bytes, timed
+from scripts.bench_measure import agreement, compiled, saved_bytes, timed
+from scripts.rule_rows import Rows, collect
 
 PyTree = Any
 Function = Callable[..., PyTree]
@@ -47,12 +43,14 @@ class Config:
     Attributes:
         only: families and rules to measure, even if nothing has changed; none for all that has.
         repeats: interleaved timed calls.
+        jobs: processes.
         out: the JSON, read first and written after every rule.
         smoke: the sizes of the tests and two repeats.
     """
 
     only: tuple[str, ...] = ()
     repeats: int = 40
+    jobs: int = 1
     out: Path = RESULTS
     smoke: bool = False
 
@@ -90,13 +88,12 @@ def pullback_of(rule: Rule, args: tuple[jax.Array, ...]) -> tuple[PyTree, Any]:
     return jax.vjp(function, *(args[i] for i in floating))
 
 
-def measured(rule: Rule, config: Config) -> dict[str, Any]:
+def measured(rule: Rule, *, repeats: int, smoke: bool) -> dict[str, Any]:
     """One row: pairs are (hand-derived, autodiff)."""
-    sizes = axis_sizes(rule) if config.smoke else axis_sizes(rule, LENGTHS[:2], LENGTHS)
+    sizes = axis_sizes(rule) if smoke else axis_sizes(rule, LENGTHS[:2], LENGTHS)
     hand, autodiff, args, cotangent = functions(rule, sizes)
     both = (args, cotangent)
-    row: dict[str, Any] = {"family": rule.family, "source": fingerprint(rule)}
-    row |= agreement(rule.name, {"hand": hand}, autodiff, both)["hand"]
+    row: dict[str, Any] = dict(agreement(rule.name, {"hand": hand}, autodiff, both)["hand"])
     makers: dict[str, Callable[[], Function]] = {"hand": lambda: hand, "autodiff": lambda: autodiff}
     programs, costs = compiled(makers, both, 1, "autodiff")
     for key in ("temp_bytes", "flops"):
@@ -104,10 +101,10 @@ def measured(rule: Rule, config: Config) -> dict[str, Any]:
     out, residuals = rule.fwd(*args)
     other, pullback = pullback_of(rule, args)
     row["saved_bytes"] = [saved_bytes(residuals, (args, out)), saved_bytes(pullback, (args, other))]
-    times = timed(programs, both, 2 if config.smoke else config.repeats, "autodiff")["hand"]
+    times = timed(programs, both, 2 if smoke else repeats, "autodiff")["hand"]
     row |= {key: times[key] for key in ("time_ratio", "time_ratio_low", "time_ratio_high")}
-    examples = 16 if config.smoke else 256
-    found = {d: accuracy(rule, d, examples=examples) for d in DTYPES[: 1 if config.smoke else None]}
+    examples = 16 if smoke else 256
+    found = {d: accuracy(rule, d, examples=examples) for d in DTYPES[: 1 if smoke else None]}
     return row | {
         "ulps": {d: [a.ours, a.autodiff] for d, a in found.items()},
         "finite_only_here": finite_only_here(rule),
@@ -138,17 +135,7 @@ def _finite(cotangents: PyTree) -> np.ndarray:
     return np.all(each, axis=0)
 
 
-@functools.cache
-def _source_of(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-
-
-def fingerprint(rule: Rule) -> str:
-    """Of the file a rule is written in."""
-    return _source_of(inspect.getfile(inspect.unwrap(rule.fwd)))
-
-
-def table(rows: dict[str, dict[str, Any]]) -> Table:
+def table(rows: Rows) -> Table:
     headings = ("rule", *(f"ulp {d}" for d in DTYPES), "saved B", "temp B", "FLOPs", "time")
     made = Table(*headings, title="fwd + bwd: hand-derived, jax.vjp of the reference")
     for name, row in rows.items():
@@ -162,38 +149,16 @@ def _pair(pair: list[float] | None) -> str:
     return "-" if pair is None else ", ".join(f"{x:.4g}" for x in pair)
 
 
-def write(path: Path, result: dict[str, Any]) -> None:
-    """Atomically: a run that is killed leaves the last complete table."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".tmp")
-    new.write_text(json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(new, path)
-
-
-def select(only: tuple[str, ...], known: dict[str, dict[str, Any]]) -> dict[str, Rule]:
-    """The rules and families named, or, if none is, all whose source is not that of their row."""
-    every = funcbp.catalogue()
-    if unknown := set(only) - set(every) - {r.family for r in every.values()}:
-        raise SystemExit(f"There is neither a rule nor a family {min(unknown)!r}; see `funcbp rules`.")
-    if only:
-        return {n: r for n, r in every.items() if {n, r.family} & set(only)}
-    return {n: r for n, r in every.items() if known.get(n, {}).get("source") != fingerprint(r)}
-
-
 def main(config: Config) -> None:
-    known = json.loads(config.out.read_text(encoding="utf-8"))["rules"] if config.out.exists() else {}
-    every, wanted = funcbp.catalogue(), select(config.only, known)
-    rows = {n: row for n, row in known.items() if n in every}
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=len(wanted))
-        for name, rule in wanted.items():
-            progress.update(task, description=name)
-            rows[name] = measured(rule, config)
-            write(config.out, describe_machine() | {"rules": rows})
-            progress.advance(task)
+    row_of = functools.partial(measured, repeats=config.repeats, smoke=config.smoke)
+    rows = collect(row_of, config.only, config.jobs, config.out)
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table({n: rows[n] for n in every if n in rows and (n in wanted or not wanted)}))
+    failed = {name: row["error"] for name, row in rows.items() if "error" in row}
+    console.print(table({name: row for name, row in rows.items() if name not in failed}))
+    for name, error in failed.items():
+        console.print(f"{name} could not be measured:\n{error}", markup=False)
     console.print(f"{config.out}; next: python scripts/make_docs.py")
+    raise SystemExit(1 if failed else 0)
 
 
 if __name__ == "__main__":

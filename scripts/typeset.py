@@ -39,7 +39,7 @@ _SYMBOLS = {symbol: rf"\{name} " for symbol, name in _GREEK.items()} | {
     "𝟏": r"\mathbf{1}", "𝟙": r"\mathbb{1}", "∊": r"\in ",
     "½": r"\tfrac{1}{2}", "⅓": r"\tfrac{1}{3}", "¼": r"\tfrac{1}{4}", "⅔": r"\tfrac{2}{3}",
     "¾": r"\tfrac{3}{4}", "⅙": r"\tfrac{1}{6}", "⅛": r"\tfrac{1}{8}",
-    "{": r"\{", "}": r"\}", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "°": r"^\circ ",
+    "\\": r"\setminus ", "{": r"\{", "}": r"\}", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "°": r"^\circ ",
 }  # fmt: skip
 _PLAIN = frozenset("0123456789+-=()[]<>/:;,.!?'\"@")
 _ACCENTS = {
@@ -127,11 +127,13 @@ class _Reader:
             return rf"\sqrt{_ROOTS[here]}{{{self.group()}}}" + self.scripts()
         if here == "Σ":
             self.at += 1
-            # The covariance where something stands at it, else a sum.
-            sum_over = self.peek() in (*_SUBSCRIPTS, " ", "_", "") or self.peek().isalpha()
-            return (
-                r"\sum " if sum_over and self.peek() not in _SUPERSCRIPTS else r"\Sigma "
-            ) + self.scripts()
+            # A sum where something follows to be summed, else the covariance.
+            here = self.peek()
+            summed = here in (*_SUBSCRIPTS, " ", "_") or (here.isalpha() and here not in _SUPERSCRIPTS)
+            return (r"\sum " if summed else self.accented(r"\Sigma ")) + self.scripts()
+        if here == "`":
+            code, self.at = self.text[self.at + 1 :].split("`")[0], self.text.find("`", self.at + 1) + 1
+            return rf"\texttt{{{code}}}".replace("_", r"\_")
         word = _WORD.match(self.text, self.at)
         if word and not self.is_product(word.group()):
             self.at = word.end()
@@ -157,7 +159,10 @@ class _Reader:
         else:
             name = unicodedata.name(here, "?")
             raise UnknownSymbol(f"{here!r} (U+{ord(here):04X}, {name}) in {self.text!r} has no LaTeX.")
-        while self.peek() in _ACCENTS and self.peek():
+        return self.accented(shown)
+
+    def accented(self, shown: str) -> str:
+        while self.peek() in _ACCENTS:
             shown = rf"\{_ACCENTS[self.peek()]}{{{shown.strip()}}}"
             self.at += 1
         return shown

@@ -5,7 +5,9 @@ import re
 import pytest
 from latex2mathml.converter import convert
 
-from scripts.family_pages import families, page, read_measured
+from scripts.family_pages import families, page
+from scripts.measure_rules import RESULTS
+from scripts.rule_rows import read
 from scripts.typeset import UnknownSymbol, latex
 
 
@@ -39,7 +41,7 @@ def test_an_unknown_symbol_is_named():
 
 @pytest.mark.parametrize("family", families())
 def test_every_formula_of_a_page_parses(family: str):
-    text = page(family, families()[family], read_measured())
+    text = page(family, families()[family], read(RESULTS))
     blocks = re.findall(r"```math\n(.*?)\n```", text, re.DOTALL)
     assert len(blocks) == text.count("```math") >= len(families()[family])
     for block in blocks:
@@ -51,7 +53,7 @@ def test_every_formula_of_a_page_parses(family: str):
 
 @pytest.mark.parametrize("family", families())
 def test_a_page_shows_every_rule(family: str):
-    text = page(family, families()[family], read_measured())
+    text = page(family, families()[family], read(RESULTS))
     for rule in families()[family]:
         assert f"\n## {rule.name}\n" in text
         for label in rule.points:

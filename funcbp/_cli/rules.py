@@ -75,7 +75,7 @@ def _row(rule: Rule, found: dict[str, Any] | None) -> tuple[str, ...]:
 
 
 def _measures(found: dict[str, Any] | None) -> tuple[str, str, str]:
-    if found is None:
+    if found is None or "error" in found:
         return "-", "-", "-"
     ours, autodiff = found["ulps"]["float32"]
     saved, theirs = found["saved_bytes"]
@@ -113,7 +113,7 @@ def _whole(rule: Rule) -> str:
         ("source", f"{code.co_filename}:{code.co_firstlineno}"),
     ]
     lines = [f"{rule.name}({arguments}{options})", ""]
-    if found := measured().get(rule.name):
+    if "ulps" in (found := measured().get(rule.name, {})):
         ulps = ", ".join(
             f"{dtype} {ours:.3g} ({theirs:.3g})" for dtype, (ours, theirs) in found["ulps"].items()
         )
