@@ -39,7 +39,8 @@ _SYMBOLS = {symbol: rf"\{name} " for symbol, name in _GREEK.items()} | {
     "𝟏": r"\mathbf{1}", "𝟙": r"\mathbb{1}", "∊": r"\in ",
     "½": r"\tfrac{1}{2}", "⅓": r"\tfrac{1}{3}", "¼": r"\tfrac{1}{4}", "⅔": r"\tfrac{2}{3}",
     "¾": r"\tfrac{3}{4}", "⅙": r"\tfrac{1}{6}", "⅛": r"\tfrac{1}{8}",
-    "\\": r"\setminus ", "{": r"\{", "}": r"\}", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "°": r"^\circ ",
+    "\\": r"\setminus ", "{": r"\{", "}": r"\}", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
+    "°": r"^\circ ",
 }  # fmt: skip
 _PLAIN = frozenset("0123456789+-=()[]<>/:;,.!?'\"@")
 _ACCENTS = {
