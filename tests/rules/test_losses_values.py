@@ -85,6 +85,15 @@ def test_sparsemax_is_sparse():
     assert rules.multiclass_sparsemax_loss(separated, jnp.array(0)) == 0
 
 
+def test_sparsemax_losses_are_those_of_optax():
+    ours, theirs = (
+        jax.value_and_grad(lambda z, f=f: f(z, K).sum())(Z)
+        for f in (rules.multiclass_sparsemax_loss, optax.losses.multiclass_sparsemax_loss)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "name", ["multiclass_hinge_loss", "multiclass_perceptron_loss", "multiclass_sparsemax_loss"]
 )

@@ -8,8 +8,9 @@ from jaxtyping import Array, Bool, Float
 
 from ..._numerics import upcast
 from ..._rule import Rule
-from ...domains import Booleans, Normal, Point
+from ...domains import Normal, Point
 from .._checks import check_cotangent
+from ._domains import Kept
 from ._shared import check_axis, excluded, masked_reference, spread, without_axis
 
 X = Float[Array, "*shape"]
@@ -121,7 +122,8 @@ def _distance_reference(a: X, b: X, axis: int, where: Where | None = None, epsil
     return optax.losses.cosine_distance(a, b, epsilon=epsilon, axis=axis, where=where)
 
 
-_DOMAIN = {"predictions": Normal(), "targets": Normal(), "where": Booleans()}
+# Two vectors of one element are parallel: all that is left of their derivatives is rounding.
+_DOMAIN = {"predictions": Normal(), "targets": Normal(), "where": Kept(2)}
 _ZERO = Point(
     {"predictions": 0.0},
     {"predictions": 0.0, "targets": 0.0},
