@@ -111,7 +111,11 @@ class _Reader:
         parts = []
         while self.at < len(self.text) and self.text[self.at] != until:
             parts.append(self.atom())
-        return _WORDS.sub(_joined, "".join(parts)).replace(", ", r",\ ").replace("; ", r";\quad ")
+        text = _WORDS.sub(_joined, "".join(parts)).replace(", ", r",\ ").replace("; ", r";\quad ")
+        # Between formulas a space counts only inside of \text.
+        return re.sub(
+            r"\\text\{([^{}]*)\}(?= )", r"\\text{\1 }", re.sub(r"(?<= )\\text\{", r"\\text{ ", text)
+        )
 
     def peek(self, ahead: int = 0) -> str:
         return self.text[self.at + ahead : self.at + ahead + 1]

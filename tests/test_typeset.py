@@ -24,7 +24,7 @@ from scripts.typeset import UnknownSymbol, latex
         ("yᵀ Σ⁻¹ y", r"y^{T} \Sigma ^{-1} y"),
         ("s_k   e_(t-1)", r"s_{k} \qquad e_{t-1}"),
         ("yᵀAx dW", "y^{T}Ax dW"),
-        ("0 where the mask is", r"0 \text{where the mask is}"),
+        ("0 where the mask is", r"0 \text{ where the mask is}"),
         ("q = p   (a term with y = 0 is 0)", r"q = p \qquad \text{(a term with y = 0 is 0)}"),
     ],
 )
