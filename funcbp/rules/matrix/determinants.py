@@ -10,8 +10,9 @@ import numpy as np
 from jax import numpy as jnp
 from jax.scipy import linalg as jsl
 
-from ...domains import Point, Positive, PositiveDefinite
+from ...domains import Point, PositiveDefinite, Uniform, WellConditioned
 from ._algebra import T, derived, diag, diagonal, dot, identity_like, in_float32, inner
+from ._bases import in_another_basis
 from ._domains import FullRank
 from ._identity import identity, scalar
 
@@ -75,6 +76,7 @@ def _matrix(*rows: tuple[float, ...]) -> Any:
 
 
 _EYE = _matrix((1, 0, 0), (0, 1, 0), (0, 0, 1))
+_NO_COLUMN = _matrix((0, 1, 2), (0, 3, 1), (0, 1, 4))
 _RANK_2 = _matrix((1, 2, 3), (4, 5, 6), (7, 8, 9))
 
 det = scalar(
@@ -89,7 +91,8 @@ det = scalar(
     points={
         "rank n - 1": Point({"x": _RANK_2}, {"x": _matrix((-3, 6, -3), (6, -12, 6), (-3, 6, -3))}),
         "rank n - 1, a column of zeros": Point(
-            {"x": _matrix((0, 1, 2), (0, 3, 4), (0, 5, 7))}, {"x": _matrix((1, 0, 0), (3, 0, 0), (-2, 0, 0))}
+            {"x": _NO_COLUMN},
+            {"x": _matrix((11, 0, 0), (-2, 0, 0), (-5, 0, 0))},
         ),
         "rank n - 2": Point({"x": _matrix((1, 1, 1), (1, 1, 1), (1, 1, 1))}, {"x": 0.0}),
         "X = I": Point({"x": _EYE}, {"x": _EYE}),
@@ -180,10 +183,10 @@ logdet_gram = scalar(
     _logdet_gram,
     lambda q, r: (2 * T(jsl.solve_triangular(r, T(q))),),
     axes="x: m n",
-    domain={"x": FullRank()},
+    domain={"x": WellConditioned()},
     points={"rank deficient": Point({"x": 0.0}, agrees=False, why="log 0: minus infinity, and NaN")},
     sizes=({"m": 5, "n": 3},),
-    reference=in_float32(lambda x: jnp.linalg.slogdet(T(x) @ x)[1]),
+    reference=in_float32(lambda x: jnp.linalg.slogdet(T(z := in_another_basis(x)) @ z)[1]),
     source="Cookbook (55), (56)",
     saves="Q, R",
     note="Xᵀ X is never formed, which would square the condition number.",
@@ -242,11 +245,11 @@ logdet_low_rank_update = scalar(
     _updated,
     _updated_gradients,
     axes="d: n, u: n k",
-    domain={"d": Positive()},
+    domain={"d": Uniform(0.5, 2.0)},
     sizes=({"n": 4, "k": 2},),
     points={"U = 0": Point({"d": 2.0, "u": 0.0}, {"d": 0.5, "u": 0.0})},
     reference=in_float32(lambda d, u: jnp.linalg.slogdet(diag(d) + u @ T(u))[1]),
     source="Cookbook (24), (57); Harville, Matrix Algebra, 18.1",
     saves="d, U, the Cholesky factor of K",
-    note="O(n k²) operations and no n×n matrix.",
+    note="O(n k²) operations and no n×n matrix. Where U Uᵀ is much larger than d, digits of ∂d cancel.",
 )

@@ -11,6 +11,7 @@ from jax import numpy as jnp
 
 from ...domains import Point
 from ._algebra import T, diag, in_float32, sym
+from ._bases import eigh_reference
 from ._domains import SeparateEigenvalues, eye
 from ._identity import identity
 from ._signs import with_positive_largest
@@ -31,9 +32,17 @@ eigvalsh = identity(
     lambda ct, v: ((v * ct[..., None, :]) @ T(v),),
     axes="s: n n",
     domain={"s": SeparateEigenvalues()},
-    points={"all eigenvalues equal": Point({"s": eye}, {"s": eye}, smooth=False)},
+    points={
+        "all eigenvalues equal": Point(
+            {"s": eye},
+            {"s": eye},
+            agrees=False,
+            why="as by any other eigenvectors, for their sum",
+            smooth=False,
+        )
+    },
     sizes=({"n": 3},),
-    reference=in_float32(jnp.linalg.eigvalsh),
+    reference=in_float32(lambda s: eigh_reference(s)[0]),
     source="Cookbook (65)-(67); Giles 2008, 3.1",
     saves="V",
     note="A function of the symmetric part of S, so that S̄ is symmetric. Where eigenvalues are equal this "
@@ -67,7 +76,7 @@ def _eigh_pullback(
 
 def _eigh_reference(s: jax.Array, ties: str = "nan") -> tuple[jax.Array, jax.Array]:
     del ties
-    w, v = jnp.linalg.eigh(s)
+    w, v = eigh_reference(s)
     largest = jnp.take_along_axis(v, jnp.argmax(jnp.abs(v), -2, keepdims=True), -2)
     return w, v * lax.stop_gradient(jnp.copysign(1, largest))
 

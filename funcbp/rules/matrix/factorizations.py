@@ -13,6 +13,7 @@ from jax.scipy import linalg as jsl
 
 from ...domains import Point, PositiveDefinite, WellConditioned
 from ._algebra import T, diag, diagonal, in_float32, sym
+from ._bases import lstsq_reference, pinv_reference, reflection
 from ._domains import FullRank
 from ._identity import identity
 
@@ -83,9 +84,10 @@ def _qr_pullback(cts: tuple[jax.Array, jax.Array], q: jax.Array, r: jax.Array) -
 
 
 def _qr_reference(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    q, r = jnp.linalg.qr(x)
+    p = reflection(x.shape[-2], x.dtype)
+    q, r = jnp.linalg.qr(p @ x)
     signs = lax.stop_gradient(jnp.copysign(1, jnp.diagonal(r, axis1=-2, axis2=-1)))
-    return jnp.einsum("...ij,...j->...ij", q, signs), jnp.einsum("...i,...ij->...ij", signs, r)
+    return p @ (q * signs[..., None, :]), signs[..., None] * r
 
 
 qr = identity(
@@ -181,10 +183,10 @@ lstsq = identity(
     _lstsq,
     _lstsq_pullback,
     axes="x: m n, y: m k",
-    domain={"x": FullRank()},
+    domain={"x": WellConditioned()},
     points={"rank deficient": Point({"x": 0.0}, agrees=False, why="there are many solutions: NaN; use pinv")},
     sizes=({"m": 5, "n": 3, "k": 2},),
-    reference=in_float32(lambda x, y: jnp.linalg.pinv(x) @ y),
+    reference=in_float32(lstsq_reference),
     source="Golub and Pereyra 1973; PyTorch linalg_lstsq_backward",
     saves="X, Y, W and X = Q R; with these Z = R⁻¹ R⁻ᵀ W̄, X Z = Q R⁻ᵀ W̄, and Xᵀ X is never formed",
 )
@@ -210,13 +212,7 @@ pinv = identity(
     domain={"x": WellConditioned()},
     points={"X = 0": Point({"x": 0.0}, {"x": 0.0}, agrees=False, why="constant at rank 0", smooth=False)},
     sizes=({"m": 4, "n": 3}, {"m": 2, "n": 4}, {"m": 3, "n": 3}),
-    reference=in_float32(
-        lambda x: (
-            jnp.linalg.solve(T(x) @ x, T(x))
-            if x.shape[-2] >= x.shape[-1]
-            else T(jnp.linalg.solve(x @ T(x), x))
-        )
-    ),
+    reference=in_float32(pinv_reference),
     source="Golub and Pereyra 1973; PyTorch pinv_backward; jax.numpy.linalg.pinv",
     saves="X, X⁺",
     note="Where the rank may change X⁺ is not continuous; the derivative is that along matrices of the rank "

@@ -7,12 +7,12 @@ from jax import numpy as jnp
 
 from ...domains import Point, WellConditioned
 from ._algebra import T, derived, diag, in_float32, inner, scaled
+from ._bases import svd_reference
 from ._domains import eye
 from ._identity import identity, scalar
 from ._signs import signs_of
 
-_SIZES = ({"m": 4, "n": 3}, {"m": 2, "n": 4}, {"m": 3, "n": 3})
-_SQUARE = ({"m": 3, "n": 3}, {"m": 4, "n": 3}, {"m": 2, "n": 4})
+_SIZES = ({"m": 3, "n": 2}, {"m": 2, "n": 4}, {"m": 2, "n": 2})
 
 
 def _svd(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -30,9 +30,17 @@ singular_values = identity(
     lambda ct, u, vt: ((u * ct[..., None, :]) @ vt,),
     axes="x: m n",
     domain={"x": WellConditioned()},
-    points={"X = I": Point({"x": eye}, {"x": eye}, smooth=False)},
-    sizes=_SQUARE,
-    reference=in_float32(lambda x: jnp.linalg.svd(x, compute_uv=False)),
+    points={
+        "X = I": Point(
+            {"x": eye},
+            {"x": eye},
+            agrees=False,
+            why="as by any other singular vectors, for their sum",
+            smooth=False,
+        )
+    },
+    sizes=_SIZES,
+    reference=in_float32(lambda x: svd_reference(x)[1]),
     source="Giles 2008, 3.2; PyTorch svd_backward; ChainRules factorization.jl",
     saves="U, V",
     note="Where singular values are equal this is right for functions that treat them alike (their sum), and "
@@ -62,7 +70,7 @@ def _svd_pullback(cts: tuple[jax.Array, ...], u: jax.Array, s: jax.Array, vt: ja
 
 
 def _svd_reference(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    u, s, vt = jnp.linalg.svd(x, full_matrices=False)
+    u, s, vt = svd_reference(x)
     largest = jnp.take_along_axis(u, jnp.argmax(jnp.abs(u), -2, keepdims=True), -2)
     signs = lax.stop_gradient(jnp.copysign(1, largest))
     return u * signs, s, vt * jnp.swapaxes(signs, -1, -2)
@@ -137,8 +145,8 @@ polar_factor = identity(
             {"x": eye}, {"x": 0.0}, agrees=False, why="finite and right; by way of singular vectors NaN"
         )
     },
-    sizes=_SQUARE,
-    reference=in_float32(lambda x: (u_s_vt := jnp.linalg.svd(x, full_matrices=False))[0] @ u_s_vt[2]),
+    sizes=_SIZES,
+    reference=in_float32(lambda x: (found := svd_reference(x))[0] @ found[2]),
     source="PyTorch linalg_polar_backward; Higham, Functions of Matrices, ch. 8",
     saves="U, σ, V",
     note="Differences of singular values do not occur: equal ones do no harm. Two that are 0 do: NaN; a tall "
@@ -187,8 +195,8 @@ nuclear_norm = scalar(
             smooth=False,
         ),
     },
-    sizes=_SQUARE,
-    reference=in_float32(lambda x: jnp.sum(jnp.linalg.svd(x, compute_uv=False), -1)),
+    sizes=_SIZES,
+    reference=in_float32(lambda x: jnp.sum(svd_reference(x)[1], -1)),
     source="Watson 1992 (the subdifferential)",
     saves="U Vᵀ",
     note="σ counts as 0 up to max(m, n) eps σ₁, as in `jnp.linalg.matrix_rank`; there ∂X is the subgradient "
@@ -224,7 +232,7 @@ operator_norm = identity(
         ),
     },
     sizes=_SIZES,
-    reference=in_float32(lambda x: jnp.max(jnp.linalg.svd(x, compute_uv=False), -1)),
+    reference=in_float32(lambda x: jnp.max(svd_reference(x)[1], -1)),
     source="Giles 2008, 3.2; Cookbook (67)",
     saves="u₁, v₁",
 )

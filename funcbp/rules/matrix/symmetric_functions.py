@@ -16,6 +16,7 @@ from jax import numpy as jnp
 from ..._rule import Rule
 from ...domains import Domain, Point, PositiveDefinite, Symmetric
 from ._algebra import in_float32, sym
+from ._bases import eigh_reference
 from ._divided import Spectral
 from ._identity import identity
 
@@ -86,7 +87,7 @@ def _diagonal(*values: float) -> Callable[[tuple[int, ...]], np.ndarray]:
 
 def _by_eigenvectors(f: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     def reference(s: jax.Array, **options: Any) -> jax.Array:
-        w, v = jnp.linalg.eigh(s)
+        w, v = eigh_reference(s)
         return jnp.einsum("...ik,...k,...jk->...ij", v, f(w, **options), v)
 
     return reference
