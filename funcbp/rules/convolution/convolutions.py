@@ -164,13 +164,13 @@ conv_general = Rule(
     points={"zero kernel": Point({"w": 0.0}, {"x": 0.0})},
     settings=(
         {"strides": 2, "padding": "SAME"},
-        {"padding": 2, "dilation": 2},
-        {"strides": 2, "padding": 1, "dilation": 2, "input_dilation": 3},
+        {"padding": 1, "dilation": 2},
+        {"strides": 2, "padding": 1, "dilation": 2, "input_dilation": 2},
         {"padding": "CAUSAL"},
         {"padding": -1, "input_dilation": 2},
     ),
     sizes=(
-        {"batch": 2, "inputs": (5, 4), "in": 4, "window": (3, 2), "in_per_group": 2, "out": 6},
+        {"batch": 2, "inputs": (4, 3), "in": 4, "window": (3, 2), "in_per_group": 2, "out": 4},
         {"batch": 1, "inputs": (6,), "in": 3, "window": (3,), "in_per_group": 3, "out": 2},
         {"batch": 2, "inputs": (7,), "in": 3, "window": (3,), "in_per_group": 1, "out": 6},
         {"batch": 1, "inputs": (5, 5, 6), "in": 2, "window": (2, 3, 2), "in_per_group": 2, "out": 2},
@@ -288,7 +288,7 @@ conv_transpose = Rule(
         {"strides": 2, "padding": 1, "dilation": 2},
     ),
     sizes=(
-        {"batch": 2, "inputs": (3, 2), "in": 2, "window": (3, 2), "out": 3},
+        {"batch": 2, "inputs": (2, 2), "in": 2, "window": (3, 2), "out": 3},
         {"batch": 1, "inputs": (4,), "in": 3, "window": (3,), "out": 2},
         {"batch": 1, "inputs": (2, 3, 2), "in": 1, "window": (3, 2, 2), "out": 2},
     ),
