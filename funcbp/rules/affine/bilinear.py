@@ -11,6 +11,7 @@ from ...domains import Normal
 from ...factors import Factor, Outer
 from .._checks import check_cotangent
 from .einsum import contracted
+from .products import dense
 
 X = Float[Array, "*batch left"]
 Y = Float[Array, "*batch right"]
@@ -30,31 +31,30 @@ def bilinear_fwd(x: X, y: Y, w: W, b: Bias | None = None) -> tuple[P, tuple[X, Y
     Derivation. p is linear in z = x yᵀ, as a dense layer in its input: z̄ = M, W̄ = Σ z ⊗ δ. With dz = dx yᵀ +
     x dyᵀ, M : dz = (M y) : dx + (Mᵀ x) : dy (Cookbook 70).
 
-    Saves x, y, W and b; x yᵀ is formed again (autodiff saves x W instead). Products accumulate in float32 at
-    least and are rounded once, z before.
+    Saves x, y, W and b. z and M are temporaries of left · right numbers an example: what autodiff saves from
+    one pass to the other instead, x W, is right · out. The dense layer's own rule is at work: products
+    accumulate in float32 at least; z, M and the results are rounded, once each.
     """
-    p = contracted("...lr,lro->...o", _outer(x, y), w)
-    if b is not None:
-        p = p + b
-    return p.astype(x.dtype), (x, y, w, b)
+    return dense.primal(_outer(x, y), _flat(w), b), (x, y, w, b)
 
 
 def bilinear_bwd(residuals: tuple[X, Y, W, Bias | None], p_ct: P) -> tuple[X, Y, W, Bias | None]:
     """x̄ = M y, ȳ = Mᵀ x, W̄ = Σ x yᵀ ⊗ δ, b̄ = Σ δ."""
     x, y, w, b = residuals
     check_cotangent("bilinear", p_ct, (*x.shape[:-1], w.shape[-1]), x.dtype)
-    m = contracted("...o,lro->...lr", p_ct, w)
-    x_ct = jnp.sum(m * upcast(y)[..., None, :], -1)
-    y_ct = jnp.sum(m * upcast(x)[..., :, None], -2)
-    z = _outer(x, y).reshape(-1, *w.shape[:2]) if p_ct.size else jnp.zeros((0, *w.shape[:2]), x.dtype)
-    delta = p_ct.reshape(z.shape[0], w.shape[-1])
-    w_ct = contracted("nlr,no->lro", z, delta)
-    b_ct = None if b is None else jnp.sum(upcast(delta), 0).astype(b.dtype)
-    return x_ct.astype(x.dtype), y_ct.astype(y.dtype), w_ct.astype(w.dtype), b_ct
+    z_ct, w_ct, b_ct = dense.bwd((_outer(x, y), _flat(w), b), p_ct)
+    m = z_ct.reshape(*x.shape, y.shape[-1])
+    x_ct, y_ct = contracted("...lr,...r->...l", m, y), contracted("...lr,...l->...r", m, x)
+    return x_ct.astype(x.dtype), y_ct.astype(y.dtype), w_ct.reshape(w.shape), b_ct
 
 
 def _outer(x: X, y: Y) -> jax.Array:
-    return x[..., :, None] * y[..., None, :]
+    """x yᵀ, as the vector that stacks its rows."""
+    return (x[..., :, None] * y[..., None, :]).reshape(*x.shape[:-1], x.shape[-1] * y.shape[-1])
+
+
+def _flat(w: W) -> jax.Array:
+    return w.reshape(w.shape[0] * w.shape[1], w.shape[2])
 
 
 def _bilinear_reference(x: X, y: Y, w: W, b: Bias | None = None) -> P:
