@@ -109,7 +109,7 @@ def digest(count: int = TREES) -> str:
 
 
 def summary(outcomes: Iterable[Outcome]) -> dict[str, object]:
-    """Counts and the worst error."""
+    """Counts, the worst error, and the seeds where a larger one is rounding: the gradient nearly cancels."""
     found = list(outcomes)
     kinds = Counter(o.kind for o in found)
     right = [o for o in found if o.kind == "right"]
@@ -118,8 +118,8 @@ def summary(outcomes: Iterable[Outcome]) -> dict[str, object]:
         "trees": len(found),
         **{kind: kinds[kind] for kind in ("right", "wrong", "failed", "refused", "undefined")},
         "refused_operations": dict(Counter(o.why for o in found if o.kind == "refused").most_common()),
-        "beyond_rounding_of_1e-11": sum(o.error > _ROUNDING for o in right),
-        "worst_relative_error": max((o.error for o in right), default=0.0),
+        "many_digits_cancel": sorted(o.seed for o in right if o.error > _ROUNDING),
+        "worst_relative_error_of_others": max((o.error for o in right if o.error <= _ROUNDING), default=0.0),
         "jax": jax.__version__,
     }
 
