@@ -47,12 +47,9 @@ def test_an_index_of_one_array_alone_comes_back_along_its_whole_length():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_sum_of_many_is_accumulated_in_float32(dtype: str):
-    ones = jnp.ones((2, 4096), dtype)
-    assert (
-        rules.einsum(ones, ones, subscripts="bi,bj->").astype("float32") == 2.0 * 4096**2
-        or dtype == "float16"
-    )
+    ones = jnp.ones((2, 4096), dtype)  # 16 bits stop counting at 256, or at 2048
     assert rules.einsum(ones, ones, subscripts="bi,bi->b").tolist() == [4096, 4096]
+    assert rules.einsum(ones, ones[:, 0], subscripts="bi,b->b").tolist() == [4096, 4096]
 
 
 @pytest.mark.parametrize(
