@@ -19,7 +19,6 @@ from .discrete import categorical_entropy as categorical_entropy
 from .discrete import categorical_logpmf as categorical_logpmf
 from .discrete import dirichlet_logpdf as dirichlet_logpdf
 from .discrete import poisson_logpmf as poisson_logpmf
-from .discrete import softmax_entropy as softmax_entropy
 from .gaussian_process import gaussian_process_log_likelihood as gaussian_process_log_likelihood
 from .multivariate import gaussian_mixture_logpdf as gaussian_mixture_logpdf
 from .multivariate import multivariate_normal_cholesky_logpdf as multivariate_normal_cholesky_logpdf
@@ -48,6 +47,5 @@ __all__ = [
     "normal_logpdf",
     "normal_sample",
     "poisson_logpmf",
-    "softmax_entropy",
     "student_t_logpdf",
 ]

@@ -1,7 +1,6 @@
 """Log-probabilities of counts and classes, and entropies."""
 
 import jax
-from jax import lax
 from jax import numpy as jnp
 from jax.scipy import special, stats
 from jaxtyping import Array, Float, Int
@@ -168,65 +167,6 @@ categorical_entropy = Rule(
     sizes=({"classes": 5},),
     formula="H = -Σ p log p; p̄ = -(1 + log p) H̄, 0 at p = 0",
     saves="p",
-)
-
-
-def softmax_entropy_fwd(logits: Row) -> tuple[Values, tuple[Row, Values]]:
-    """The entropy of softmax(z) over the last axis, from logits: the bonus of a policy gradient.
-
-    Forward, with s = z - max z, S = Σ eˢ, q = eˢ / S:     H = log S - Σ q s      (q s = 0 at z = -∞)
-    Backward:                                              z̄ = -q ⊙ (log q + H) H̄
-
-    Derivation. dH = -Σ (1 + log q) dq with dq = q ⊙ (dz - ⟨q, dz⟩); Σ q log q = -H and Σ dq = 0 leave -q ⊙
-    (log q + H). With log q = s - log S it is finite at any saturation, and 0 for an excluded class.
-
-    Saves z and H, both alive anyway; q is recomputed.
-    """
-    s, total = _shifted(upcast(logits))
-    q = jnp.exp(s) / total
-    entropy = jnp.log(total[..., 0]) - jnp.sum(jnp.where(q == 0, 0, q * s), -1)
-    return entropy.astype(logits.dtype), (logits, entropy.astype(logits.dtype))
-
-
-def _shifted(z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    top = jnp.max(z, -1, keepdims=True, initial=-jnp.inf)
-    s = z - lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
-    return s, jnp.sum(jnp.exp(s), -1, keepdims=True)
-
-
-def softmax_entropy_bwd(residuals: tuple[Row, Values], entropy_ct: Values) -> tuple[Row]:
-    """z̄ = -q ⊙ (log q + H) H̄."""
-    logits, saved = residuals
-    check_cotangent("softmax_entropy", entropy_ct, logits.shape[:-1], logits.dtype)
-    s, total = _shifted(upcast(logits))
-    q = jnp.exp(s) / total
-    centered = s - jnp.log(total) + upcast(saved)[..., None]
-    return (jnp.where(q == 0, 0, -q * centered * upcast(entropy_ct)[..., None]).astype(logits.dtype),)
-
-
-def _entropy_reference(logits: Row) -> Values:
-    q = jax.nn.softmax(logits)
-    return -jnp.sum(q * jax.nn.log_softmax(logits), -1)
-
-
-softmax_entropy = Rule(
-    softmax_entropy_fwd,
-    softmax_entropy_bwd,
-    reference=_entropy_reference,
-    domain={"logits": Normal(2.0)},
-    points={
-        "equal logits": Point({"logits": 3.0}, {"logits": 0.0}),
-        "saturated": Point({"logits": (1e4, 0.0)}),
-        "excluded class": Point(
-            {"logits": (0.0, 0.0, 0.0, 0.0, -_INFINITY)},
-            {"logits": 0.0},
-            agrees=False,
-            why="0 log 0 is 0; JAX gives NaN",
-        ),
-    },
-    sizes=({"classes": 5},),
-    formula="H = log Σeᶻ - Σ q z, q = softmax z; z̄ = -q ⊙ (log q + H) H̄",
-    saves="z, H",
 )
 
 
