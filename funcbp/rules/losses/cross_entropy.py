@@ -50,9 +50,7 @@ def softmax_cross_entropy_fwd(
     check_axis("softmax_cross_entropy", axis, logits)
     z, y = upcast(logits), _smoothed(upcast(labels), where, axis, label_smoothing)
     s, top, total = log_partition(z, axis, where)
-    # Σ y ⊙ (log S - s) in two sums: the first array is done with before eˢ is made.
-    weighted = jnp.sum(y * _possible(s, y), axis=axis, keepdims=True)
-    loss = jnp.sum(y, axis=axis, keepdims=True) * jnp.log(total) - weighted
+    loss = jnp.sum(y * _surprise(s, y, total), axis=axis, keepdims=True)
     if z_loss:
         loss = loss + z_loss * jnp.square(top + jnp.log(total))
     return jnp.squeeze(loss, axis).astype(logits.dtype), (logits, labels, where, top, total)
@@ -84,11 +82,6 @@ def _smoothed(y: jax.Array, where: jax.Array | None, axis: int, alpha: float) ->
     if alpha:
         y = (1 - alpha) * y + alpha / classes(y.shape, where, axis)
     return excluded(y, where)
-
-
-def _possible(s: jax.Array, y: jax.Array) -> jax.Array:
-    """s, but 0 for an impossible class that is not asked for."""
-    return jnp.where((y == 0) & (s == -jnp.inf), 0, s)
 
 
 def _surprise(s: jax.Array, y: jax.Array, total: jax.Array) -> jax.Array:
