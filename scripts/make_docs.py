@@ -13,7 +13,9 @@ from typing import Any
 
 import tyro
 
+import funcbp
 from funcbp import verify
+from scripts.check_rules import RESULTS as CHECKED
 from scripts.derivations import NESTED, READ_ALOUD, Shown
 from scripts.family_pages import families, overview, page
 from scripts.measure_rules import RESULTS as MEASURED
@@ -57,7 +59,18 @@ def table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def rules_overview() -> str:
-    return f"{overview()}\n\n{better_than_autodiff(read(MEASURED))}"
+    return f"{overview()}\n\n{better_than_autodiff(read(MEASURED))}\n\n{gone_through(read(CHECKED))}"
+
+
+def gone_through(rows: Rows) -> str:
+    """How many rules have been checked in all ways, and how much that was."""
+    right = [row for row in rows.values() if row.get("verdict") == "right"]
+    counts = {k: sum(row[k] for row in right) for k in ("elements", "examples", "settings", "points")}
+    return (
+        f"{len(right)} of {len(funcbp.catalogue())} rules have been through all that is checked, in float64, "
+        "float32, bfloat16 and float16 over many shapes, and found right: {elements:,} elements of "
+        "{examples:,} examples, {settings:,} settings, {points:,} named points.".format(**counts)
+    )
 
 
 def better_than_autodiff(rows: Rows) -> str:
