@@ -43,6 +43,8 @@ class Rule:
             slides over): each a mapping from axes of the signature to a length, or to lengths for `*axes`.
         formula: one line, the function and its derivative, for tables.
         saves: what the residuals hold, in words.
+        surrogate: whether the derivative is chosen, not derived, as that of a straight-through estimator: the
+            reference states the choice (by `stop_gradient`), and is not held against differences.
 
     Limits of the callable, which are those of `jax.custom_vjp`: forward mode (`jax.jvp`, `jax.jacfwd`) raises
     TypeError; use `primal` there. In `jax.shard_map` with `check_vma=False` a replicated input's cotangent is
@@ -73,6 +75,7 @@ class Rule:
     signature: Signature
     formula: str
     saves: str
+    surrogate: bool
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class Rule:
         sizes: tuple[Sizes, ...] = (),
         formula: str = "",
         saves: str = "",
+        surrogate: bool = False,
     ) -> None:
         name = fwd.__name__.removesuffix("_fwd")
         signature = Signature.of(name, fwd)
@@ -106,6 +110,7 @@ class Rule:
             "sizes": tuple(MappingProxyType(dict(s)) for s in sizes) or (MappingProxyType({}),),
             "formula": formula,
             "saves": saves,
+            "surrogate": surrogate,
             "__name__": name,
             "__qualname__": name,
             "__module__": fwd.__module__,

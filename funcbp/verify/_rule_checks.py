@@ -99,7 +99,7 @@ def _steps(
                 yield functools.partial(_contract, variant, sizes, dtype, collector)
         for sizes in _shapes(rule) if every and ordinary else [axis_sizes(rule)]:
             usual = sizes == axis_sizes(rule)
-            if ordinary or not quick:
+            if not rule.surrogate and (ordinary or not quick):
                 yield functools.partial(_reference, variant, sizes, seed, collector)
             for dtype in chosen:
                 deep = ordinary and dtype is dtypes[0]

@@ -32,6 +32,12 @@ from .segments import segment_max as segment_max
 from .segments import segment_mean as segment_mean
 from .segments import segment_softmax as segment_softmax
 from .segments import segment_sum as segment_sum
+from .surrogates import reverse_gradient as reverse_gradient
+from .surrogates import stop_gradient as stop_gradient
+from .surrogates import straight_through_clip as straight_through_clip
+from .surrogates import straight_through_round as straight_through_round
+from .surrogates import straight_through_sign as straight_through_sign
+from .surrogates import straight_through_step as straight_through_step
 
 __all__ = [
     "clip",
@@ -53,6 +59,7 @@ __all__ = [
     "pad",
     "prod",
     "quantile",
+    "reverse_gradient",
     "roll",
     "scatter_add",
     "segment_max",
@@ -61,6 +68,11 @@ __all__ = [
     "segment_sum",
     "sort",
     "split",
+    "stop_gradient",
+    "straight_through_clip",
+    "straight_through_round",
+    "straight_through_sign",
+    "straight_through_step",
     "sum",
     "take",
     "take_along_axis",
