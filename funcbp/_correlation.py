@@ -73,7 +73,7 @@ def correlate(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
         w,
         (_IMAGES, _KERNEL, _IMAGES),
         (g.outputs, g.strides, g.low, g.input_dilation, g.dilation),
-        feature_group_count=g.groups,
+        input_groups=g.groups,
     )
 
 
@@ -86,7 +86,7 @@ def input_ct(w: jax.Array, y_ct: jax.Array, geometry: Geometry) -> jax.Array:
         _flipped(w, g.groups),
         (_IMAGES, _KERNEL, _IMAGES),
         (g.inputs, g.input_dilation, low, g.strides, g.dilation),
-        feature_group_count=g.groups,
+        input_groups=g.groups,
     )
 
 
@@ -98,7 +98,7 @@ def kernel_ct(x: jax.Array, y_ct: jax.Array, geometry: Geometry) -> jax.Array:
         y_ct,
         (_TRANSPOSED_IMAGES, _TRANSPOSED_IMAGES, _KERNEL_OUT),
         (g.window, g.dilation, g.low, g.input_dilation, g.strides),
-        batch_group_count=g.groups,
+        batch_groups=g.groups,
     )
 
 
@@ -121,7 +121,8 @@ def _convolve(
     b: jax.Array,
     layout: Sequence[tuple[int, int]],
     sliding: Sequence[tuple[int, ...]],
-    **groups: int,
+    input_groups: int = 1,
+    batch_groups: int = 1,
 ) -> jax.Array:
     left, right, result = (_axes(named, a.ndim) for named in layout)
     outputs, strides, low, input_dilation, dilation = sliding
@@ -147,7 +148,8 @@ def _convolve(
         rhs_dilation=dilation,
         dimension_numbers=lax.ConvDimensionNumbers(left, right, result),
         preferred_element_type=accumulator(a, b),
-        **groups,
+        feature_group_count=input_groups,
+        batch_group_count=batch_groups,
     )
 
 

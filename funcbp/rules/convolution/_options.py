@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 from jax import numpy as jnp
 
-__all__ = ["Like", "Numbers", "Padding", "extent", "output_length", "padding_of", "per_axis"]
+__all__ = ["Like", "Numbers", "Padding", "extent", "lax_padding", "output_length", "padding_of", "per_axis"]
 
 Numbers = int | tuple[int, ...] | None
 Padding = str | int | tuple[tuple[int, int], ...] | None
@@ -83,6 +83,15 @@ def padding_of(
             f"for each of {rank} spatial axes, got {padding!r}."
         )
     return pairs
+
+
+def lax_padding(padding: Padding, rank: int) -> str | list[tuple[int, int]]:
+    """The same as XLA's functions take it, "CAUSAL" excepted: for references."""
+    if padding is None:
+        return "VALID"
+    if isinstance(padding, int):
+        return [(padding, padding)] * rank
+    return padding if isinstance(padding, str) else list(padding)
 
 
 def output_length(rule: str, length: int, pads: tuple[int, int], extent: int, stride: int) -> int:

@@ -8,7 +8,7 @@ from ..._rule import Rule
 from ...domains import Normal, Point
 from ...factors import Factor, Patches, Total
 from .._checks import check_cotangent
-from ._options import Numbers, Padding, extent, output_length, padding_of, per_axis
+from ._options import Numbers, Padding, extent, lax_padding, output_length, padding_of, per_axis
 
 X = Float[Array, "batch *inputs in"]
 W = Float[Array, "*window in_per_group out"]
@@ -140,7 +140,7 @@ def _conv_general_reference(
     def each(value: Numbers) -> tuple[int, ...]:
         return value if isinstance(value, tuple) else (value or 1,) * rank
 
-    pads = {None: "VALID"}.get(padding, padding) if not isinstance(padding, int) else [(padding,) * 2] * rank
+    pads = lax_padding(padding, rank)
     if padding == "CAUSAL":
         pads = [((k - 1) * d, 0) for k, d in zip(w.shape, each(dilation), strict=False)]
     y = lax.conv_general_dilated(
@@ -267,7 +267,7 @@ def _conv_transpose_reference(
         _channels_first(x),
         w,
         strides if isinstance(strides, tuple) else (strides or 1,) * rank,
-        [(padding,) * 2] * rank if isinstance(padding, int) else padding or "VALID",
+        lax_padding(padding, rank),
         rhs_dilation=dilation if isinstance(dilation, tuple) else (dilation or 1,) * rank,
         dimension_numbers=("NC" + letters, letters + "IO", "NC" + letters),
     )

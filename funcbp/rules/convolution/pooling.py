@@ -15,7 +15,7 @@ from ..._numerics import upcast
 from ..._rule import Rule
 from ...domains import Distinct, Normal, Point
 from .._checks import check_cotangent
-from ._options import Like, Numbers, Padding
+from ._options import Like, Numbers, Padding, lax_padding
 from ._windows import Windows, first_maximum, spread_to_maximum, windows_of
 
 X = Float[Array, "batch *inputs channels"]
@@ -78,7 +78,8 @@ def _reduced(
 
     taps = full(window, 2)
     steps = (1, *(full(strides, 1) if strides is not None else taps), 1)
-    pads = [(0, 0), *([(padding,) * 2] * rank), (0, 0)] if isinstance(padding, int) else padding or "VALID"
+    pads = lax_padding(padding, rank)
+    pads = pads if isinstance(pads, str) else [(0, 0), *pads, (0, 0)]
     return lax.reduce_window(x, np.asarray(initial, x.dtype), operation, (1, *taps, 1), steps, pads)
 
 

@@ -61,11 +61,11 @@ def batch_norm_pullback(
     check_cotangent("batch_norm", variance_ct, variance.shape, x.dtype, output="variance")
     axes, r, deviation = _examples(x), inverse_root(variance + eps), upcast(x) - mean
     x_hat = r * deviation
-    g, *factors = affine_pullback(upcast(y_ct), x_hat, gain, bias)
+    g, gain_factor, bias_factor = affine_pullback(upcast(y_ct), x_hat, gain, bias)
     count = max(math.prod(x.shape[:-1]), 1)
     of_moments = (upcast(mean_ct) + 2 * upcast(variance_ct) * deviation) / count
     x_ct = scaling_ct(centered(g, axes), x_hat, r, axes) + of_moments
-    return x_ct.astype(x.dtype), *factors
+    return x_ct.astype(x.dtype), gain_factor, bias_factor
 
 
 def _examples(x: X) -> tuple[int, ...]:
@@ -130,10 +130,11 @@ def batch_norm_inference_pullback(
     check_cotangent("batch_norm_inference", y_ct, x.shape, x.dtype)
     r = inverse_root(upcast(variance) + eps)
     x_hat = r * (upcast(x) - upcast(mean))
-    g, *factors = affine_pullback(upcast(y_ct), x_hat, gain, bias)
+    g, gain_factor, bias_factor = affine_pullback(upcast(y_ct), x_hat, gain, bias)
+    x_ct = (r * g).astype(x.dtype)
     mean_ct = -r * jnp.sum(g, axis=_examples(x))
     variance_ct = -r * r / 2 * jnp.sum(g * x_hat, axis=_examples(x))
-    return (r * g).astype(x.dtype), mean_ct.astype(x.dtype), variance_ct.astype(x.dtype), *factors
+    return x_ct, mean_ct.astype(x.dtype), variance_ct.astype(x.dtype), gain_factor, bias_factor
 
 
 def _batch_norm_inference_reference(

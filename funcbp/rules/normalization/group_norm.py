@@ -56,10 +56,10 @@ def group_norm_pullback(
     check_cotangent("group_norm", y_ct, x.shape, x.dtype)
     z = _grouped(x, groups)
     x_hat = r * (upcast(z) - mean)
-    g, *factors = affine_pullback(upcast(y_ct), x_hat.reshape(x.shape), gain, bias)
+    g, gain_factor, bias_factor = affine_pullback(upcast(y_ct), x_hat.reshape(x.shape), gain, bias)
     axes = _group_axes(z)
     x_ct = scaling_ct(centered(_grouped(g, groups), axes), x_hat, r, axes)
-    return x_ct.reshape(x.shape).astype(x.dtype), *factors
+    return x_ct.reshape(x.shape).astype(x.dtype), gain_factor, bias_factor
 
 
 def _grouped(x: X, groups: int) -> Grouped:

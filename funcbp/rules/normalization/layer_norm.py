@@ -49,8 +49,9 @@ def layer_norm_pullback(
     x, gain, bias, mean, r = residuals
     check_cotangent("layer_norm", y_ct, x.shape, x.dtype)
     x_hat = r * (upcast(x) - mean)
-    g, *factors = affine_pullback(upcast(y_ct), x_hat, gain, bias)
-    return scaling_ct(centered(g, -1), x_hat, r, -1).astype(x.dtype), *factors
+    g, gain_factor, bias_factor = affine_pullback(upcast(y_ct), x_hat, gain, bias)
+    x_ct = scaling_ct(centered(g, -1), x_hat, r, -1)
+    return x_ct.astype(x.dtype), gain_factor, bias_factor
 
 
 def _layer_norm_reference(
