@@ -88,7 +88,7 @@ def back_through_time(
     for name, ct, out in zip(("last", "last_c"), last_ct, start, strict=False):
         check_cotangent(rule, ct, out.shape, x.dtype, output=name)
     after = tuple(map(_time_first, states))
-    before = tuple(jnp.concatenate([s[None], a[:-1]]) for s, a in zip(start, after, strict=True))
+    before = tuple(jnp.concatenate([s[None], a])[: len(a)] for s, a in zip(start, after, strict=True))
 
     def step(state_ct: Arrays, each: Any) -> tuple[Arrays, jax.Array]:
         ct, saved, before, after, skipped, cut = each

@@ -88,9 +88,9 @@ def _elman_cell_reference(x: X, h: H, w_in: W, w_state: U, b: B | None = None) -
 _DOMAIN: dict[str, Domain] = {
     "x": Normal(),
     "h": Normal(0.5),
-    "w_in": Normal(),
-    "w_state": Normal(),
-    "b": Normal(),
+    "w_in": Normal(0.5),
+    "w_state": Normal(0.5),
+    "b": Normal(0.5),
 }
 _SATURATED = {"saturated": Point({"x": 100.0})}
 
@@ -157,7 +157,7 @@ gru_cell = Rule(
     gru_cell_fwd,
     gru_cell_pullback,
     reference=_gru_cell_reference,
-    domain={**_DOMAIN, "b_state": Normal()},
+    domain={**_DOMAIN, "b_state": Normal(0.5)},
     points=_SATURATED,
     sizes=({"batch": (2,), "in": 3, "features": 2, "gates": 6},),
     formula="h′ = (1 - z) n + z h, n = tanh(a_n + r u_n); ā_n = (1 - n²)(1 - z) h̄′, ū_n = r ā_n",
@@ -212,12 +212,7 @@ lstm_cell = Rule(
     lstm_cell_fwd,
     lstm_cell_pullback,
     reference=_lstm_cell_reference,
-    domain={
-        "x": Normal(),
-        "h": Normal(0.5),
-        "c": Normal(),
-        **{n: Normal() for n in ("w_in", "w_state", "b")},
-    },
+    domain={name: _DOMAIN.get(name, Normal()) for name in ("x", "h", "c", "w_in", "w_state", "b")},
     points=_SATURATED,
     sizes=({"batch": (2,), "in": 3, "features": 2, "gates": 8},),
     formula="c′ = f c + i g, h′ = o tanh c′; κ = c̄′ + o (1 - t²) h̄′, δ_i = i (1 - i) g κ, …, c̄ = f κ",

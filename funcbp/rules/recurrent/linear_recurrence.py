@@ -40,7 +40,7 @@ def linear_recurrence_bwd(residuals: tuple[X, X, H | None], states_ct: X) -> tup
     before = jnp.concatenate([first, states], axis=-2)[..., : a.shape[-2], :]
     later = jnp.concatenate([wide[..., 1:, :], jnp.ones_like(wide[..., :1, :])], axis=-2)
     ct = _scan(later, upcast(states_ct), None, reverse=True)
-    start_ct = None if h is None else (wide[..., 0, :] * ct[..., 0, :]).astype(a.dtype)
+    start_ct = None if h is None else jnp.sum((wide * ct)[..., :1, :], axis=-2).astype(a.dtype)
     return (ct * upcast(before)).astype(a.dtype), ct.astype(a.dtype), start_ct
 
 
@@ -49,7 +49,7 @@ def _scan(a: jax.Array, b: jax.Array, start: jax.Array | None, reverse: bool = F
         return first[0] * second[0], second[0] * first[1] + second[1]
 
     if start is not None:
-        b = b.at[..., 0, :].add(a[..., 0, :] * start)
+        b = b.at[..., :1, :].add(a[..., :1, :] * start[..., None, :])
     # Reversed, it does not take a negative axis.
     return lax.associative_scan(after, (a, b), reverse=reverse, axis=a.ndim - 2)[1]
 
