@@ -115,8 +115,8 @@ def logaddexp_fwd(x1: X, x2: X) -> tuple[X, tuple[X, X]]:
 
     Saves x₁ and x₂.
     """
-    difference, _ = _difference(x1, x2)
-    larger = jnp.where(difference > 0, upcast(x1), upcast(x2))
+    difference, nothing = _difference(x1, x2)
+    larger = jnp.where(nothing, -jnp.inf, jnp.where(difference > 0, upcast(x1), upcast(x2)))
     smaller_term = jnp.exp(jnp.where(difference > 0, -difference, difference))
     return (larger + jnp.log1p(smaller_term)).astype(x1.dtype), (x1, x2)
 

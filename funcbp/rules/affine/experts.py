@@ -9,7 +9,6 @@ from ..._rule import Rule
 from ...domains import Distinct, Normal, Point
 from .._checks import check_cotangent
 from ..activations.softmax import softmax
-from .einsum import contracted
 
 Gates = Float[Array, "*batch experts"]
 Values = Float[Array, "*batch experts features"]
@@ -85,24 +84,26 @@ def mixture_fwd(weights: Gates, values: Values) -> tuple[Y, tuple[Gates, Values]
 
     Derivation. dy = Σ_e dg_e v_e + g_e dv_e.
 
-    Saves g and v. Products accumulate in float32 at least and are rounded once.
+    Saves g and v. Sums are in float32 at least and rounded once.
     """
-    return contracted("...e,...ef->...f", weights, values).astype(values.dtype), (weights, values)
+    y = jnp.sum(upcast(weights)[..., None] * upcast(values), -2)
+    return y.astype(values.dtype), (weights, values)
 
 
 def mixture_bwd(residuals: tuple[Gates, Values], y_ct: Y) -> tuple[Gates, Values]:
     """ḡ_e = ⟨v_e, ȳ⟩, v̄_e = g_e ȳ."""
     weights, values = residuals
     check_cotangent("mixture", y_ct, (*values.shape[:-2], values.shape[-1]), values.dtype)
-    weights_ct = contracted("...ef,...f->...e", values, y_ct)
-    values_ct = upcast(weights)[..., None] * upcast(y_ct)[..., None, :]
+    ct = upcast(y_ct)[..., None, :]
+    weights_ct = jnp.sum(upcast(values) * ct, -1)
+    values_ct = upcast(weights)[..., None] * ct
     return weights_ct.astype(weights.dtype), values_ct.astype(values.dtype)
 
 
 mixture = Rule(
     mixture_fwd,
     mixture_bwd,
-    reference=lambda weights, values: (weights[..., None] * values).sum(-2),
+    reference=lambda weights, values: jnp.einsum("...e,...ef->...f", weights, values),
     domain={"weights": Normal(), "values": Normal()},
     formula="y = Σ g_e v_e; ḡ_e = ⟨v_e, ȳ⟩, v̄_e = g_e ȳ",
     saves="g, v",
