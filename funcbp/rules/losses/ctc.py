@@ -26,6 +26,7 @@ from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..._compat import enable_x64
 from ..._numerics import upcast
 from ..._rule import Rule
 from ...domains import Integers, Normal
@@ -60,7 +61,8 @@ def ctc_loss_with_forward_probs_fwd(
     at their frame.
 
     Derivation. There. A label outside [0, classes) gives NaN unless it is padding. More labels than the
-    frames can hold have a loss of about -`log_epsilon`, as in optax.
+    frames can hold have a loss of about -`log_epsilon`, as in optax. So has log α of a state that cannot be
+    reached: of its derivatives float32 keeps two digits only, ours and autodiff's.
 
     Saves z, paddings, labels, max z, Σ e^(z - max z) and log α.
     """
@@ -263,7 +265,9 @@ def _ctc_reference(
     **options: Any,
 ) -> tuple[Array, Array, Array]:
     padded = logit_paddings.astype(logits.dtype), label_paddings.astype(logits.dtype)
-    return optax.losses.ctc_loss_with_forward_probs(logits, padded[0], labels, padded[1], **options)
+    # optax starts in the widest type there is, and goes on in it.
+    with enable_x64(logits.dtype == jnp.float64):
+        return optax.losses.ctc_loss_with_forward_probs(logits, padded[0], labels, padded[1], **options)
 
 
 _COMMON: dict[str, Any] = {
