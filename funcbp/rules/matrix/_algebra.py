@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax import lax
 from jax import numpy as jnp
 
 from ..._numerics import upcast
@@ -97,24 +96,23 @@ def unvec(v: jax.Array, rows: int) -> jax.Array:
     return T(v.reshape(*v.shape[:-1], v.shape[-1] // max(rows, 1), rows))
 
 
-def derived(value: Any, x: Any, tangent: Callable[..., Any], *held: Any) -> Any:
-    """`value` as a function of x, of which `tangent(dx, x, *held)` is the whole derivative.
+def derived(value: Any, x: Any, tangent: Callable[..., Any]) -> Any:
+    """`value` as a function of x, of which `tangent(dx, x)` is the whole derivative.
 
-    The value and what is held come from a factorization of x. Its own derivative may not exist where that of
-    the function does (eigenvectors, where eigenvalues are equal), and is not asked for.
+    The value comes from a factorization of x. Its own derivative may not exist where that of the function
+    does (eigenvectors, where eigenvalues are equal), and is not asked for.
     """
 
     @jax.custom_jvp
-    def constant(x: Any, value: Any, held: Any) -> Any:
-        del x, held
+    def constant(x: Any, value: Any) -> Any:
+        del x
         return value
 
     def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-        x, _, held = primals
-        return constant(*primals), tangent(tangents[0], x, *held)
+        return constant(*primals), tangent(tangents[0], primals[0])
 
     constant.defjvp(jvp)
-    return constant(x, *jax.tree.map(lax.stop_gradient, (value, held)))
+    return constant(x, value)
 
 
 def in_float32(reference: Callable[..., Any]) -> Callable[..., Any]:

@@ -36,22 +36,25 @@ class Spectral:
     second: Number
 
     def apply(self, s: jax.Array, w: jax.Array, v: jax.Array) -> jax.Array:
-        """f(S) with eigenvalues and eigenvectors of S; differentiable at every S."""
+        """f(S) with eigenvalues and eigenvectors of S; its derivative is right at every S."""
 
-        def tangent(ds: jax.Array, s: jax.Array, w: jax.Array, v: jax.Array) -> jax.Array:
-            return self.derivative(ds, s, w, v)
+        def tangent(ds: jax.Array, s: jax.Array) -> jax.Array:
+            return self._moved(ds, *jnp.linalg.eigh(s))
 
-        return derived(_conjugated(v, diag(self.value(w))), s, tangent, w, v)
+        return derived(_conjugated(v, diag(self.value(w))), s, tangent)
 
     def derivative(self, e: jax.Array, s: jax.Array, w: jax.Array, v: jax.Array) -> jax.Array:
-        """df(S) for dS the symmetric part of E: its own adjoint; differentiable at every S."""
+        """df(S) for dS the symmetric part of E: its own adjoint; its derivative is right at every S."""
 
-        def tangent(moved: Any, at: Any, w: jax.Array, v: jax.Array) -> jax.Array:
-            (ds, de), (s, e) = moved, at
-            return self.derivative(de, s, w, v) + self._twice(e, ds, w, v)
+        def tangent(moved: Any, at: Any) -> jax.Array:
+            (de, ds), (e, s) = moved, at
+            w, v = jnp.linalg.eigh(s)
+            return self._moved(de, w, v) + self._twice(e, ds, w, v)
 
-        value = _conjugated(v, self.difference(w[..., :, None], w[..., None, :]) * _rotated(v, e))
-        return derived(value, (s, e), tangent, w, v)
+        return derived(self._moved(e, w, v), (e, s), tangent)
+
+    def _moved(self, e: jax.Array, w: jax.Array, v: jax.Array) -> jax.Array:
+        return _conjugated(v, self.difference(w[..., :, None], w[..., None, :]) * _rotated(v, e))
 
     def _twice(self, e: jax.Array, ds: jax.Array, w: jax.Array, v: jax.Array) -> jax.Array:
         """The second derivative: with E, H for dS, in the basis of eigenvectors, the entry i, j is

@@ -106,9 +106,13 @@ svd = identity(
 )
 
 
-def _polar_tangent(dx: jax.Array, x: jax.Array, u: jax.Array, s: jax.Array, vt: jax.Array) -> jax.Array:
+def _outside(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros in the leading square block, ones outside."""
+    return np.ones(shape[-2:]) - np.outer(*(np.arange(n) < min(shape[-2:]) for n in shape[-2:]))
+
+
+def _polar_tangent(dx: jax.Array, u: jax.Array, s: jax.Array, vt: jax.Array) -> jax.Array:
     """The derivative of U Vᵀ: its own adjoint."""
-    del x
     v = T(vt)
     left, right = T(u) @ dx, dx @ v  # Uᵀ dX, dX V
     p = left @ v
@@ -120,13 +124,9 @@ def _polar_tangent(dx: jax.Array, x: jax.Array, u: jax.Array, s: jax.Array, vt: 
     return (u @ k + rest_u) @ vt + u @ rest_v
 
 
-def _polar(x: jax.Array, u: jax.Array, s: jax.Array, vt: jax.Array) -> jax.Array:
-    return derived(u @ vt, x, _polar_tangent, u, s, vt)
-
-
 def _polar_factor(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    found = _svd(x)
-    return _polar(x, *found), found
+    u, s, vt = _svd(x)
+    return derived(u @ vt, x, lambda dx, x: _polar_tangent(dx, *_svd(x))), (u, s, vt)
 
 
 polar_factor = identity(
@@ -137,12 +137,12 @@ polar_factor = identity(
     "Vᵀ)",
     "X̄ = the same with Q̄ for dX: the map is its own adjoint",
     _polar_factor,
-    lambda ct, u, s, vt: (_polar_tangent(ct, u @ vt, u, s, vt),),
+    lambda ct, u, s, vt: (_polar_tangent(ct, u, s, vt),),
     axes="x: m n",
     domain={"x": WellConditioned()},
     points={
         "X = I": Point(
-            {"x": eye}, {"x": 0.0}, agrees=False, why="finite and right; by way of singular vectors NaN"
+            {"x": eye}, {"x": _outside}, agrees=False, why="finite and right; by way of singular vectors NaN"
         )
     },
     sizes=_SIZES,
@@ -154,18 +154,22 @@ polar_factor = identity(
 )
 
 
-def _nuclear(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array]]:
+def _without_zeros(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """U, σ, Vᵀ with zeros for vectors, and ones for values, where σ counts as 0."""
     u, s, vt = _svd(x)
-    size = max(x.shape[-2:]) * jnp.finfo(x.dtype).eps
-    keep = s > size * jnp.max(s, -1, keepdims=True, initial=0)
-    u, vt = u * keep[..., None, :], vt * keep[..., :, None]
-    positive = jnp.where(keep, s, 1)
+    largest = jnp.max(s, -1, keepdims=True, initial=0)
+    keep = s > max(x.shape[-2:]) * jnp.finfo(x.dtype).eps * largest
+    return u * keep[..., None, :], jnp.where(keep, s, 1), vt * keep[..., :, None]
 
-    def tangent(dx: jax.Array, x: jax.Array, *found: jax.Array) -> jax.Array:
-        return inner(_polar(x, *found), dx)
 
-    value = derived(jnp.sum(jnp.where(keep, s, 0), -1), x, tangent, u, positive, vt)
-    return value, (_polar(x, u, positive, vt),)
+def _direction(x: jax.Array) -> jax.Array:
+    u, _, vt = _without_zeros(x)
+    return derived(u @ vt, x, lambda dx, x: _polar_tangent(dx, *_without_zeros(x)))
+
+
+def _nuclear(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array]]:
+    value = derived(jnp.sum(_svd(x)[1], -1), x, lambda dx, x: inner(_direction(x), dx))
+    return value, (_direction(x),)
 
 
 nuclear_norm = scalar(

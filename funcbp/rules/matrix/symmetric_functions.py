@@ -149,7 +149,7 @@ def spectral(
         source="Daleckii and Krein; Higham, Functions of Matrices, 3.11; ChainRules symmetric.jl",
         saves="S, λ, V",
         note=f"{note} A function of the symmetric part of S, so that S̄ is symmetric. The second derivative "
-        f"is right where eigenvalues are equal, too.",
+        "of the rule is right where eigenvalues are equal, too; that of `primal` is NaN there.",
     )
 
 
