@@ -142,7 +142,7 @@ def test_later_tokens_do_not_change_earlier_outputs():
 
 
 def test_the_mask_and_the_positions_are_not_stacked_by_a_repeat():
-    network = gpt2(rotary_base=100.0)
+    network = gpt2(rotary_base=100.0, head_features=4, block=2)
     params, ids, _ = data(network)
     mask, positions = jnp.ones(ids.shape, bool), jnp.arange(5) + 0 * ids
 

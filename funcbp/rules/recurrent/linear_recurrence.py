@@ -23,8 +23,8 @@ def linear_recurrence_fwd(a: X, b: X, h: H | None = None) -> tuple[X, tuple[X, X
     Derivation. dh_t = h_{t-1} ⊙ da_t + a_t ⊙ dh_{t-1} + db_t: the adjoint of a linear recurrence is one, in
     the other direction and with the same a, one step later.
 
-    Both are associative scans of pairs, (a, b) ∘ (a′, b′) = (a a′, a′ b + b′): logarithmic depth, about twice
-    the operations of a loop.
+    Both are associative scans of pairs, (a, b) ∘ (a′, b′) = (a a′, a′ b + b′): logarithmic depth, for about
+    twice the operations of a loop and a few arrays of the size of a that a loop would not need.
 
     Saves a, all h_t and h_0. Computed in float32 at least.
     """
