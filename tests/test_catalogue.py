@@ -16,12 +16,11 @@ HALF = ("bfloat16", "float16")
 
 @pytest.mark.parametrize("rule", RULES)
 def test_value_and_cotangents_are_right(rule: Rule):
-    report = check_rule(rule, tier="quick", dtypes=("float64", "float32", "bfloat16"))
+    report = check_rule(rule, tier="quick")
     report.raise_if_failed()
-    assert set(report.checked.dtypes) == {"float64", "float32", "bfloat16"}
+    assert set(report.checked.dtypes) == {"float64", "float32"}
     assert report.checked.elements > 200
     assert report.checked.points == len(rule.points)
-    assert report.checked.settings >= len(rule.settings)
     named = {f"{a.name}_ct" for a in rule.signature.arguments if a.differentiable}
     assert {leaf.partition("[")[0].partition(".")[0] for leaf in report.checked.by_leaf} == named | {"out"}
 

@@ -172,7 +172,7 @@ def candidate(rule: Rule, frozen: Frozen) -> Ways:
     def through_grad(args: Any, cotangent: Any) -> dict[str, Any]:
         return jax.vmap(functools.partial(_first, variant, called))(args, cotangent)
 
-    return Ways(jax.jit(through_grad), jax.jit(run), jax.jit(further), once)
+    return Ways(quick_jit(through_grad), jax.jit(run), jax.jit(further), once)
 
 
 def _named_jacobians(variant: Variant, jacobian: Any, out_ndim: int) -> dict[str, Any]:
