@@ -178,8 +178,10 @@ def _cho_solve_pullback(
 ) -> tuple[jax.Array, jax.Array]:
     b = jsl.cho_solve((c, lower), ct)
     if lower:
-        return -jnp.tril(b @ (T(x) @ c) + x @ (T(b) @ c)), b
-    return -jnp.triu((c @ b) @ T(x) + (c @ x) @ T(b)), b
+        t = jnp.tril(c)
+        return -jnp.tril(b @ (T(x) @ t) + x @ (T(b) @ t)), b
+    t = jnp.triu(c)
+    return -jnp.triu((t @ b) @ T(x) + (t @ x) @ T(b)), b
 
 
 def _cho_solve_reference(c: jax.Array, b: jax.Array, lower: bool = False) -> jax.Array:
