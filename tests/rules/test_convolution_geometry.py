@@ -96,6 +96,22 @@ def test_named_padding_is_that_of_lax():
         np.testing.assert_array_equal(y, expected)
 
 
+def test_a_transposed_convolution_is_that_of_lax():
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 4, 3, 2)), rng.standard_normal((3, 2, 2, 3))
+    for strides, padding, dilation in (
+        ((1, 1), "VALID", (1, 1)),
+        ((2, 3), "VALID", (1, 2)),
+        ((2, 4), "SAME", (1, 1)),
+        ((1, 2), "SAME", (2, 1)),
+        ((2, 1), ((1, 2), (0, 1)), (1, 1)),
+    ):
+        static = {"strides": strides, "padding": padding}
+        expected = lax.conv_transpose(x, w, rhs_dilation=dilation, **static)
+        y = rules.conv_transpose(x, w, dilation=dilation, **static)
+        np.testing.assert_allclose(y, expected, atol=1e-13)
+
+
 def test_causal_padding_sees_no_later_input():
     x, w = jnp.ones((1, 6, 1)), jnp.ones((3, 1, 1))
     jacobian = jax.jacrev(lambda x: rules.conv_general(x, w, padding="CAUSAL", dilation=2)[0, :, 0])(x)

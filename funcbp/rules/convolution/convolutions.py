@@ -1,6 +1,9 @@
 """Convolution and transposed convolution over 1, 2, 3, … spatial axes; channels last."""
 
+from collections.abc import Sequence
+
 from jax import lax
+from jax import numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._correlation import Geometry, correlate, input_ct
@@ -13,6 +16,7 @@ from ._options import Numbers, Padding, extent, lax_padding, output_length, padd
 X = Float[Array, "batch *inputs in"]
 W = Float[Array, "*window in_per_group out"]
 B = Float[Array, " out"]
+Pads = Sequence[tuple[int, int]]
 P = Float[Array, "batch *outputs out"]
 
 
@@ -120,8 +124,31 @@ def _groups(rule: str, x: X, w: W) -> int:
     return groups
 
 
-def _channels_first(x: Array) -> Array:
-    return x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
+def _of_patches(
+    x: X, w: W, b: B | None, strides: Numbers, pads: Pads, dilation: Numbers, input_dilation: Numbers
+) -> P:
+    """The patches that the kernel sees, formed, times the kernel: slow, plain, and under `vmap` as it is."""
+    rank, channels = x.ndim - 2, x.shape[-1]
+
+    def each(value: Numbers) -> tuple[int, ...]:
+        return value if isinstance(value, tuple) else (value or 1,) * rank
+
+    between = [e - 1 for e in each(input_dilation)]
+    config = [(0, 0, 0), *((*pad, e) for pad, e in zip(pads, between, strict=True)), (0, 0, 0)]
+    q = lax.pad(x, jnp.zeros((), x.dtype), config)
+    for axis, k, s, d in reversed(
+        list(zip(range(1, rank + 1), w.shape, each(strides), each(dilation), strict=False))
+    ):
+        starts = jnp.arange(0, q.shape[axis] - d * (k - 1), s)
+        q = jnp.take(q, starts[:, None] + d * jnp.arange(k), axis=axis)
+    groups = channels // w.shape[-2]
+    q = q.reshape(*q.shape[:-1], groups, w.shape[-2])
+    kernel = w.reshape(*w.shape[:-1], groups, w.shape[-1] // groups)
+    taps, places = "jkl"[:rank], "tuv"[:rank]
+    slid = "".join(t + j for t, j in zip(places, taps, strict=True))
+    y = jnp.einsum(f"b{slid}gi,{taps}igo->b{places}go", q, kernel)
+    y = y.reshape(*y.shape[:-2], w.shape[-1])
+    return y if b is None else y + b
 
 
 def _conv_general_reference(
@@ -134,26 +161,14 @@ def _conv_general_reference(
     dilation: Numbers = None,
     input_dilation: Numbers = None,
 ) -> P:
-    """XLA's convolution in the layout batch, channels, positions, differentiated by JAX."""
     rank = x.ndim - 2
-
-    def each(value: Numbers) -> tuple[int, ...]:
-        return value if isinstance(value, tuple) else (value or 1,) * rank
-
     pads = lax_padding(padding, rank)
-    if padding == "CAUSAL":
-        pads = [((k - 1) * d, 0) for k, d in zip(w.shape, each(dilation), strict=False)]
-    y = lax.conv_general_dilated(
-        _channels_first(x),
-        w.transpose(rank + 1, rank, *range(rank)),
-        each(strides),
-        pads,
-        each(input_dilation),
-        each(dilation),
-        feature_group_count=x.shape[-1] // w.shape[-2],
-    )
-    y = y.transpose(0, *range(2, y.ndim), 1)
-    return y if b is None else y + b
+    if isinstance(pads, str):
+        steps, spread = per_axis("", "", strides, rank), per_axis("", "", dilation, rank)
+        extents = [(k - 1) * d + 1 for k, d in zip(w.shape, spread, strict=False)]
+        causal = [(k - 1, 0) for k in extents]
+        pads = causal if pads == "CAUSAL" else lax.padtype_to_pads(x.shape[1:-1], extents, steps, pads)
+    return _of_patches(x, w, b, strides, pads, dilation, input_dilation)
 
 
 conv_general = Rule(
@@ -260,19 +275,20 @@ def _conv_transpose_reference(
     padding: Padding = None,
     dilation: Numbers = None,
 ) -> P:
-    """JAX's own, in the layout batch, channels, positions."""
-    rank = x.ndim - 2
-    letters = "DHW"[-rank:] if rank else ""
-    y = lax.conv_transpose(
-        _channels_first(x),
-        w,
-        strides if isinstance(strides, tuple) else (strides or 1,) * rank,
-        lax_padding(padding, rank),
-        rhs_dilation=dilation if isinstance(dilation, tuple) else (dilation or 1,) * rank,
-        dimension_numbers=("NC" + letters, letters + "IO", "NC" + letters),
-    )
-    y = y.transpose(0, *range(2, y.ndim), 1)
-    return y if b is None else y + b
+    geometry = _transposed_geometry(x, w, strides, padding, dilation)
+    pads = [
+        (low, m - 1 + d * (k - 1) - s * (n - 1) - low)
+        for n, k, m, s, d, low in zip(
+            geometry.inputs,
+            geometry.window,
+            geometry.outputs,
+            geometry.input_dilation,
+            geometry.dilation,
+            geometry.low,
+            strict=True,
+        )
+    ]
+    return _of_patches(x, w, b, None, pads, dilation, strides)
 
 
 conv_transpose = Rule(
