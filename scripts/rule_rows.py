@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +41,16 @@ def collect(row_of: Callable[[Rule], dict[str, Any]], only: tuple[str, ...], job
     every = funcbp.catalogue()
     rows = {name: row for name, row in read(out).items() if name in every}
     wanted = _select(only, rows)
-    # A fresh process for every few: JAX is not safe to fork, and what it has compiled piles up.
+    # A fresh process for every few: JAX is not safe to fork, and what it has compiled piles up. (Not a
+    # ProcessPoolExecutor: with max_tasks_per_child it can hang, python/cpython#115634.)
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=4) as pool,
+        context.Pool(jobs, maxtasksperchild=16) as pool,
         Progress(console=Console(stderr=True)) as progress,
     ):
         task = progress.add_task("", total=len(wanted))
-        row = functools.partial(_row, row_of)
-        for done in as_completed(pool.submit(row, name) for name in wanted):
-            name, rows[name] = done.result()
+        for name, row in pool.imap_unordered(functools.partial(_row, row_of), wanted):
+            rows[name] = row
             progress.update(task, advance=1, description=name)
             _write(out, describe_machine() | {"rules": rows})
     return {name: rows[name] for name in every if name in rows}

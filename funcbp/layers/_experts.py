@@ -27,7 +27,7 @@ from ._layer import (
     require_layer,
 )
 from ._leaves import _check_params, _floating
-from ._repeat import _once, _Saved
+from ._saved import Saved, once
 
 __all__ = ["mixture_of_experts"]
 
@@ -87,7 +87,7 @@ def mixture_of_experts(
             y, s, residuals, activations = expert.fwd(p, s, x, context._replace(key=key))
             _check_output(x, y)
             # What all experts share, x above all, is kept once.
-            saved = _once((residuals, activations), shared)
+            saved = once((residuals, activations), shared)
             layouts.append(saved.layout)
             return y, s, saved.stacked
 
@@ -97,8 +97,8 @@ def mixture_of_experts(
         gates = rules.top_k_gates.primal(logits, k=k)
         values = jnp.moveaxis(values, 0, -2)
         y = rules.mixture.primal(gates, values)
-        residuals, activations = _Saved(stacked, shared, layouts[-1]).tree(stacked)
-        kept = (x, gates, values, _once(residuals, shared))
+        residuals, activations = Saved(stacked, shared, layouts[-1]).tree(stacked)
+        kept = (x, gates, values, once(residuals, shared))
         return Forward(y, state, kept, {"router": logits, "experts": activations})
 
     def bwd(

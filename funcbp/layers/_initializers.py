@@ -20,7 +20,8 @@ def initializer(after: str | None = None, **static: bool) -> Initializer:
     2015, arXiv:1502.01852), 1 for the identity (LeCun's), 0.394 for tanh.
 
     Raises:
-        ValueError: for an activation that the catalogue does not have, or one that is not elementwise.
+        ValueError: for an activation that the catalogue does not have, or one that is not elementwise or not
+            defined for all real numbers.
 
     >>> initializer("relu")(jax.random.key(0), (3, 4), jnp.float32).shape
     (3, 4)
@@ -41,4 +42,7 @@ def _second_moment(name: str, static: tuple[tuple[str, bool], ...]) -> float:
     nodes, weights = np.polynomial.hermite_e.hermegauss(100)
     with jax.ensure_compile_time_eval():
         q = np.asarray(rule.primal(jnp.asarray(nodes, jnp.float32), **dict(static)), np.float64)
-    return float((weights * q * q).sum() / weights.sum())
+    moment = float((weights * q * q).sum() / weights.sum())
+    if not 0 < moment < np.inf:
+        raise ValueError(f"initializer: `after` must name a function of all real numbers, {name} is not.")
+    return moment

@@ -76,8 +76,8 @@ def activation(rule: str | Rule, **static: Any) -> Layer:
         TypeError: for a rule that takes more than one array.
     """
     if isinstance(rule, str):
-        known = [n for n, r in catalogue().items() if r.family == "activations" and len(r.domain) == 1]
-        if rule not in known:
+        if rule not in catalogue() or not _is_activation(catalogue()[rule]):
+            known = [name for name, other in catalogue().items() if _is_activation(other)]
             raise ValueError(f"activation: there is no activation {rule!r}; known are {', '.join(known)}.")
         rule = catalogue()[rule]
     if not isinstance(rule, Rule) or len(rule.signature.arguments) != 1:
@@ -105,6 +105,13 @@ def activation(rule: str | Rule, **static: Any) -> Layer:
         return (), p_ct
 
     return leaf(init, fwd, pullback)
+
+
+def _is_activation(rule: Rule) -> bool:
+    if rule.family != "activations" or len(rule.signature.arguments) != 1:
+        return False
+    spec = jax.ShapeDtypeStruct((2, 4), jnp.float32)
+    return jax.eval_shape(rule.primal, spec).shape == spec.shape
 
 
 def dropout(rate: float) -> Layer:

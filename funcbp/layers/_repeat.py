@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -22,47 +21,9 @@ from ._layer import (
     path_string,
     require_layer,
 )
+from ._saved import Saved, once
 
 __all__ = ["repeat"]
-
-
-@dataclass(frozen=True)
-class _Saved:
-    """Arrays of the blocks, each of them once, and how to lay them out.
-
-    Attributes:
-        stacked: arrays of the blocks' own.
-        shared: arrays that every block sees (mask, positions): not stacked.
-        layout: the tree, and for each of its leaves whether it is stacked, and where.
-    """
-
-    stacked: tuple[jax.Array, ...]
-    shared: tuple[jax.Array, ...]
-    layout: tuple[Any, tuple[tuple[bool, int], ...]]
-
-    def tree(self, stacked: Sequence[jax.Array]) -> PyTree:
-        """The tree, with `stacked` (of all blocks, or one block's part) for the blocks' own arrays."""
-        treedef, places = self.layout
-        return treedef.unflatten([(stacked if own else self.shared)[i] for own, i in places])
-
-
-jax.tree_util.register_dataclass(_Saved, data_fields=["stacked", "shared"], meta_fields=["layout"])
-
-
-def _once(tree: PyTree, shared: Sequence[jax.Array]) -> _Saved:
-    # An activation's output is a residual of it and of the layer that reads it: a scan would stack it twice.
-    leaves, treedef = jax.tree.flatten(tree)
-    seen = {id(a): (False, i) for i, a in enumerate(shared)}
-    stacked: list[jax.Array] = []
-    for a in leaves:
-        if not isinstance(a, jax.Array):
-            raise TypeError(
-                f"repeat: residuals must be arrays, got {type(a).__name__}; static values go into the layer."
-            )
-        if id(a) not in seen:
-            seen[id(a)] = (True, len(stacked))
-            stacked.append(a)
-    return _Saved(tuple(stacked), tuple(shared), (treedef, tuple(seen[id(a)] for a in leaves)))
 
 
 def repeat(block: Layer, times: int) -> Layer:
@@ -99,17 +60,17 @@ def repeat(block: Layer, times: int) -> Layer:
             p, s, key = each
             y, s, residuals, activations = block.fwd(p, s, x, context._replace(key=key))
             _check(x, y)
-            saved = _once((residuals, activations), shared)
+            saved = once((residuals, activations), shared)
             layouts.append(saved.layout)
             return y, (s, saved.stacked)
 
         with in_layer(f"the block of a repeat of {times}"):
             y, (state, stacked) = lax.scan(step, x, (params, state, keys), length=times)
-        residuals, activations = _Saved(stacked, shared, layouts[-1]).tree(stacked)
-        return Forward(y, state, _once(residuals, shared), activations)
+        residuals, activations = Saved(stacked, shared, layouts[-1]).tree(stacked)
+        return Forward(y, state, once(residuals, shared), activations)
 
     def bwd(
-        params: PyTree, residuals: _Saved, y_ct: PyTree, visit: Visit, aux: PyTree, path: KeyPath
+        params: PyTree, residuals: Saved, y_ct: PyTree, visit: Visit, aux: PyTree, path: KeyPath
     ) -> Backward:
         def step(ct: PyTree, each: tuple[PyTree, Sequence[jax.Array], PyTree]) -> tuple[PyTree, PyTree]:
             p, r, a = each

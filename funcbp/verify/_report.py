@@ -293,5 +293,7 @@ def _number(x: Any) -> str:
 def _short(x: Any) -> str:
     if x is None or (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)):
         return str(x)
+    if isinstance(x, tuple | list) and any(np.ndim(part) for part in x):
+        return ", ".join(map(_short, x))  # of several outputs, whose shapes may differ
     with np.printoptions(threshold=24, precision=9, linewidth=100):
         return " ".join(np.array2string(np.asarray(x), separator=", ").split())

@@ -114,6 +114,8 @@ def dense_with(features, **options):
             ValueError,
             r"there is no activation 'gelo'; known are .*gelu",
         ),
+        (lambda: layers.activation("logsumexp"), ValueError, "there is no activation 'logsumexp'"),
+        (lambda: layers.dense(3, after="log"), ValueError, "a function of all real numbers, log is not"),
         (lambda: layers.activation(funcbp.rules.dense), TypeError, "needs a Rule of one array"),
         (lambda: layers.activation(jax.nn.relu), TypeError, "needs a Rule of one array"),
         (lambda: layers.dense(3, after="softmax"), ValueError, "`after` must name an elementwise activation"),

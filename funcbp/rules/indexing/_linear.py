@@ -3,7 +3,6 @@
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -13,22 +12,9 @@ from jax import numpy as jnp
 from ..._numerics import upcast
 from ..._rule import Rule
 from .._checks import check_cotangent
+from .._specs import Spec
 
-__all__ = ["Spec", "add_along_axis", "add_at", "linear"]
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class Spec:
-    """Shape and dtype of an array that is not kept: a residual without a byte."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-
-    @classmethod
-    def of(cls, x: jax.Array) -> "Spec":
-        """The shape and dtype of `x`."""
-        return cls(x.shape, x.dtype)
+__all__ = ["add_along_axis", "add_at", "linear"]
 
 
 def linear(

@@ -10,7 +10,8 @@ from ..._rule import Rule
 from ...domains import Integers, Normal, Point
 from ...factors import Factor, Rows
 from .._checks import check_cotangent
-from ._linear import Spec, add_along_axis, add_at, linear
+from .._specs import Spec
+from ._linear import add_along_axis, add_at, linear
 
 X = Float[Array, "*shape"]
 

@@ -9,7 +9,8 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ...domains import Integers, Normal, Point
-from ._linear import Spec, linear
+from .._specs import Spec
+from ._linear import linear
 
 X = Float[Array, "*shape"]
 

@@ -19,7 +19,8 @@ from ..._numerics import upcast
 from ..._rule import Rule
 from ...domains import Distinct, Point
 from .._checks import check_cotangent
-from ._linear import Spec, add_along_axis
+from .._specs import Spec
+from ._linear import add_along_axis
 
 X = Float[Array, "*shape"]
 Read = Float[Array, "*read"]

@@ -14,7 +14,8 @@ from ..._numerics import upcast
 from ..._rule import Rule
 from ...domains import Distinct, Normal, Point
 from .._checks import check_cotangent
-from ._linear import Spec, linear
+from .._specs import Spec
+from ._linear import linear
 
 X = Float[Array, "*shape"]
 Reduced = Float[Array, "*reduced"]

@@ -13,7 +13,8 @@ from ..._numerics import upcast
 from ..._rule import Rule
 from ...domains import Distinct, Integers, Normal, Point
 from .._checks import check_cotangent
-from ._linear import Spec, linear
+from .._specs import Spec
+from ._linear import linear
 
 Data = Float[Array, "rows *features"]
 Ids = Int[Array, " rows"]

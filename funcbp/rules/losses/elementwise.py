@@ -66,7 +66,10 @@ def _of_residual(
         return reference(predictions if targets is None else predictions - targets, **static)
 
     formula = f"{formula}, r = ŷ - y"
-    fwd.__doc__ = " ".join(filter(None, (f"{formula}, elementwise. Saves r.", note)))
+    saved = " ".join(filter(None, (note, "Saves r.")))
+    fwd.__doc__ = _documentation(
+        formula, "dℓ = ℓ′(r) (dŷ - dy)", "ŷ-cotangent = ℓ′ ℓ̄, y-cotangent = -ℓ′ ℓ̄", saved
+    )
     domain = {"predictions": Normal(2.0), "targets": Normal(2.0)}
     return Rule(
         *_named(name, fwd, bwd, defaults),
@@ -101,7 +104,9 @@ def _of_margin(
         return (m_ct * upcast(y)).astype(z.dtype), (m_ct * upcast(z)).astype(y.dtype)
 
     formula = f"{formula}, m = ŷ y"
-    fwd.__doc__ = f"{formula}, elementwise, for y in {{-1, 1}}. Saves ŷ and y."
+    derivation = "dℓ = ℓ′(m) (y dŷ + ŷ dy)"
+    saved = "The labels y are -1 or 1. Saves ŷ and y."
+    fwd.__doc__ = _documentation(formula, derivation, "ŷ-cotangent = y ℓ′ ℓ̄, y-cotangent = ŷ ℓ′ ℓ̄", saved)
     return Rule(
         *_named(name, fwd, bwd, {}),
         reference=reference,
@@ -109,6 +114,13 @@ def _of_margin(
         points=points,
         formula=formula,
         saves="ŷ, y",
+    )
+
+
+def _documentation(formula: str, derivation: str, cotangents: str, rest: str) -> str:
+    return (
+        f"{formula.split(', ℓ′')[0].split('; ℓ′')[0]}, elementwise.\n\n"
+        f"Forward:     {formula}\nBackward:    {cotangents}\n\nDerivation. {derivation}.\n\n{rest}"
     )
 
 

@@ -109,9 +109,17 @@ def identity(
     fwd.__doc__ = _documentation(summary, value, differential, cotangents, source, saves, note)
     bwd.__doc__ = f"{cotangents}."
     domain = {n: Normal() for n in shapes} | dict(domain or {})
-    formula = f"{value}; {cotangents}"
-    tested = {"points": points, "settings": settings, "sizes": sizes}
-    return Rule(fwd, bwd, reference=reference, domain=domain, formula=formula, saves=saves, **tested)
+    return Rule(
+        fwd,
+        bwd,
+        reference=reference,
+        domain=domain,
+        points=points,
+        settings=settings,
+        sizes=sizes,
+        formula=f"{value}; {cotangents}",
+        saves=saves,
+    )
 
 
 def scalar(

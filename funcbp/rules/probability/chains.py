@@ -27,7 +27,7 @@ from ..._numerics import accumulator, upcast
 from ..._rule import Rule
 from ...domains import Booleans, Integers, Normal, Point
 from .._checks import check_cotangent
-from ..indexing._linear import Spec
+from .._specs import Spec
 
 Steps = Float[Array, "*batch time states"]
 Transition = Float[Array, "states states"]

@@ -18,7 +18,7 @@ from ..._numerics import upcast
 from ..._rule import Rule
 from ...domains import Normal, Point, Positive, PositiveDefinite, Triangular
 from .._checks import check_cotangent
-from ..indexing._linear import Spec
+from .._specs import Spec
 
 X = Float[Array, "*batch n"]
 Mean = Float[Array, " n"]
