@@ -92,7 +92,7 @@ _DOMAIN: dict[str, Domain] = {
     "w_state": Normal(0.5),
     "b": Normal(0.5),
 }
-_SATURATED = {"saturated": Point({"x": 100.0})}
+_SATURATED = {"saturated": Point({"x": 1e4})}
 
 elman_cell = Rule(
     elman_cell_fwd,

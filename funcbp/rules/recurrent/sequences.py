@@ -194,7 +194,7 @@ def _lstm_reference(x, h, c, w_in, w_state, b=None, mask=None, *, truncate=None)
 
 _SIZES = {"batch": (2,), "time": 3, "in": 3, "features": 2}
 _POINTS = {
-    "saturated": Point({"x": 100.0}),
+    "saturated": Point({"x": 1e4}),
     "nothing counts": Point({"mask": 0.0}),
     "a gap": Point({"mask": lambda shape: np.arange(shape[-1]) != 1}),
 }
