@@ -1,5 +1,6 @@
 """Inputs for a rule, drawn from its signature and domain: many values over one shape."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,7 @@ def axis_sizes(
     sizes (the first, if not given) come first."""
     own = rule.sizes[0] if own is None else own
     sizes: dict[str, int | tuple[int, ...]] = {}
-    lengths = iter(named * 8)
+    lengths = itertools.cycle(named)
     for argument in rule.signature.arguments:
         for axis in argument.axes:
             if axis not in sizes:
