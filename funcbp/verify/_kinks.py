@@ -17,7 +17,6 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax import numpy as jnp
-from scipy.optimize import nnls
 
 from .._compat import enable_x64, quick_jit
 from ._jitter import AMPLITUDE, KINDS, gradients_around
@@ -196,6 +195,8 @@ def hull_distance(mine: np.ndarray, points: np.ndarray, tolerance: np.ndarray) -
         ones = np.sqrt(columns.shape[0]) * 8.0
         matrix = np.vstack([columns, np.full((1, len(points)), ones)])
         target = np.append(mine[moving] / spread[moving], ones)
+        from scipy.optimize import nnls  # slow to import, and rarely needed
+
         weights, _ = nnls(matrix, target, maxiter=30 * len(points))
         nearest = weights / max(weights.sum(), 0.5) @ points
     with np.errstate(over="ignore"):
