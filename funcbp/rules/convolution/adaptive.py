@@ -140,8 +140,8 @@ def adaptive_max_pool_fwd(x: X, *, size: Numbers = None) -> tuple[Y, X]:
     Derivation. Off ties dy_t = dx_i for the i where the maximum of bin t is. At ties the first in the order
     of rows gets everything, as in `max_pool`: along the last axis first, and back in the other order.
 
-    Saves x; where the maxima are is found again. Raises ValueError for a size below one, or an x without
-    positions.
+    Saves x; where the maxima are is found again, an index for every output at a time, which autodiff keeps as
+    masks. Raises ValueError for a size below one, or an x without positions.
     """
     y = x
     for bins in reversed(_bins("adaptive_max_pool", x, size)):

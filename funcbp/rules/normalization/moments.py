@@ -30,10 +30,16 @@ def _axes(rule: str, x: X, axis: Axis) -> tuple[int, ...]:
 
 
 def _deviation(x: X, axes: tuple[int, ...]) -> X:
-    """x - μ. Counted from the first entry, so that of equal entries it is exactly 0."""
-    shifted = upcast(x)
-    shifted = shifted - shifted[tuple(slice(1) if a in axes else slice(None) for a in range(x.ndim))]
-    return shifted - jnp.sum(shifted, axis=axes, keepdims=True) / max(_count(x, axes), 1)
+    """x - μ. Corrected by the mean of what is left: once in μ, so that of equal numbers it is exactly 0, and
+    once in the difference, where μ's last rounding error would be that of all."""
+    z, count = upcast(x), max(_count(x, axes), 1)
+
+    def mean(a: X) -> X:
+        return jnp.sum(a, axis=axes, keepdims=True) / count
+
+    rough = mean(z)
+    left = z - (rough + mean(z - rough))
+    return left - mean(left)
 
 
 def _count(x: X, axes: tuple[int, ...]) -> int:
@@ -93,8 +99,8 @@ def std_fwd(x: X, *, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -
     Derivation. s² = v gives 2 s ds = dv = 2 Σ (x - μ) dx / (n - ddof).
 
     Where all numbers are equal s = 0 is a cone's tip: x̄ = 0, the mean of the slopes in all directions
-    (autodiff: NaN, 0/0). The deviations are counted from the first entry, so that this is met exactly: 0.1 in
-    every place has s = 0, not the rounding error of a mean.
+    (autodiff: NaN, 0/0). The mean is corrected once by the mean of what it leaves, so that this is met
+    exactly: 0.1 in every place has s = 0, not the rounding error of a mean.
 
     Saves x and s.
     """
