@@ -6,6 +6,7 @@ import inspect
 import json
 import multiprocessing
 import os
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -75,13 +76,14 @@ def _select(only: tuple[str, ...], rows: Rows) -> list[str]:
 
 
 def fingerprint(rule: Rule) -> str:
-    """Of the file a rule is written in."""
-    return _fingerprint(inspect.getfile(inspect.unwrap(rule.fwd)))
+    """Of the files a rule is written in: its own, and that of the table, if it is a line of one."""
+    files = {str(sys.modules[rule.fwd.__module__].__file__), inspect.getfile(inspect.unwrap(rule.fwd))}
+    return _fingerprint(tuple(sorted(files)))
 
 
 @functools.cache
-def _fingerprint(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+def _fingerprint(paths: tuple[str, ...]) -> str:
+    return hashlib.sha256(b"".join(Path(path).read_bytes() for path in paths)).hexdigest()[:16]
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:

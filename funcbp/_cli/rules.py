@@ -99,18 +99,25 @@ def _table(rows: Sequence[tuple[str, ...]]) -> None:
     console.print(table)
 
 
+def _source(rule: Rule) -> str:
+    """File and line where the rule is assigned: the functions of a table's line are written elsewhere."""
+    path = str(sys.modules[rule.fwd.__module__].__file__)
+    with open(path, encoding="utf-8") as file:
+        line = next((i for i, text in enumerate(file, 1) if text.startswith(f"{rule.name} = ")), 1)
+    return f"{path}:{line}"
+
+
 def _whole(rule: Rule) -> str:
     arguments = ", ".join(
         f"{a.name}: {' '.join(a.axes)}{' (optional)' if a.optional else ''}" for a in rule.signature.arguments
     )
     options = "".join(f", {name}={value!r}" for name, value in rule.signature.statics.items())
-    code = inspect.unwrap(rule.fwd).__code__
     facts = [
         ("family", rule.family),
         ("formula", rule.formula),
         ("saves", rule.saves or "nothing"),
         ("domain", ", ".join(f"{name}: {domain}" for name, domain in rule.domain.items())),
-        ("source", f"{code.co_filename}:{code.co_firstlineno}"),
+        ("source", _source(rule)),
     ]
     lines = [f"{rule.name}({arguments}{options})", ""]
     if "ulps" in (found := measured().get(rule.name, {})):
