@@ -144,7 +144,7 @@ def test_arguments_of_a_rule_have_its_shapes_kinks_and_absences():
 def test_arguments_stay_within_the_classes_there_are():
     @given(strategies.arguments(rules.softmax_cross_entropy_with_integer_labels))
     def check(args):
-        logits, labels = args
+        logits, labels, _ = args
         assert labels.dtype == np.int32
         assert ((labels >= 0) & (labels < logits.shape[-1])).all()
 
