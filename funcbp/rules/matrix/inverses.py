@@ -29,7 +29,9 @@ inv = identity(
     domain={"x": WellConditioned()},
     points=_SINGULAR,
     sizes=({"n": 4},),
-    reference=in_float32(lambda x: jnp.linalg.solve(x, jnp.broadcast_to(jnp.eye(x.shape[-1]), x.shape))),
+    reference=in_float32(
+        lambda x: jnp.linalg.solve(x, jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape))
+    ),
     source="Cookbook (40), (59), (60); Giles 2008, 2.2.3; ChainRules dense.jl",
     saves="Z",
 )
