@@ -30,6 +30,7 @@ def clone(rule: Rule, bwd: Bwd, fwd: Callable[..., Any] | None = None) -> Rule:
         domain=rule.domain,
         points=rule.points,
         settings=rule.settings[1:],
+        sizes=rule.sizes,
     )
 
 
@@ -80,10 +81,14 @@ def flat(x: jax.Array) -> jax.Array:
 
 
 def cross_entropy_with(z_ct: Callable[..., jax.Array]) -> Bwd:
-    def bwd(residuals: Any, ct: jax.Array) -> tuple[Any, ...]:
-        z, y, top, total = residuals
-        right = rules.softmax_cross_entropy.bwd(residuals, ct)
-        return z_ct(jnp.exp(z - top) / total, y, ct[..., None]), right[1]
+    """`z_ct(q, y, ct)` in place of (q Σy - y) ℓ̄ along the last axis."""
+
+    def bwd(residuals: Any, ct: jax.Array, **statics: Any) -> tuple[Any, ...]:
+        logits, labels, _, top, total = residuals
+        right = rules.softmax_cross_entropy.bwd(residuals, ct, **statics)
+        if statics.get("axis", -1) != -1:
+            return right
+        return (z_ct(jnp.exp(logits - top) / total, labels, ct[..., None]), *right[1:])
 
     return bwd
 
@@ -224,7 +229,7 @@ MUTANTS: dict[str, tuple[Rule, Bwd, str, Cause]] = {
     ),
     "cross entropy: a cotangent for integers": (
         INT_XENT,
-        lambda r, ct: (INT_XENT.bwd(r, ct)[0], r[1].astype(ct.dtype)),
+        lambda r, ct, **statics: (INT_XENT.bwd(r, ct, **statics)[0], r[1].astype(ct.dtype), None),
         "labels_ct",
         Cause.STRUCTURE,
     ),
