@@ -25,7 +25,7 @@ from ._report import Cause, Finding, Report
 __all__ = ["assert_rule", "check_rule"]
 
 Tier = Literal["quick", "default", "long"]
-Depth = Literal["quick", "values", "deep"]
+Depth = Literal["shapes", "quick", "values", "deep"]
 
 _DEEP = 8  # examples for what costs more: second order, composition
 _DEEP_PARTS = {
@@ -101,7 +101,7 @@ def _steps(
                 yield functools.partial(_reference, variant, sizes, seed, collector)
             for dtype in dtypes:
                 deep = variant == first and dtype is dtypes[0]
-                depth: Depth = "quick" if quick or not usual else "deep" if deep else "values"
+                depth: Depth = "quick" if quick else "shapes" if not usual else "deep" if deep else "values"
                 yield functools.partial(_values, variant, sizes, dtype, seed, examples, collector, depth)
 
 
@@ -117,7 +117,17 @@ def _shapes(rule: Rule) -> list[Sizes]:
     shapes = [axis_sizes(rule, own=own) for own in rule.sizes]
     shapes += [axis_sizes(rule, star) for star in _STARS[1:]]
     shapes += [axis_sizes(rule, (3,), named) for named in ((1,), (2,), (9, 17, 4, 6))]
-    return [sizes for i, sizes in enumerate(shapes) if sizes not in shapes[:i]]
+    different = [sizes for i, sizes in enumerate(shapes) if sizes not in shapes[:i]]
+    return [sizes for sizes in different if _takes(rule, sizes)]
+
+
+def _takes(rule: Rule, sizes: Sizes) -> bool:
+    given = specs(Variant(rule, {}, rule.signature.arguments), sizes, "float64")
+    try:
+        jax.eval_shape(rule.reference, *given)
+    except (TypeError, ValueError, ZeroDivisionError, IndexError):
+        return False
+    return True
 
 
 def _contract(variant: Variant, sizes: Sizes, dtype: DTypeLike, collector: Collector) -> None:
@@ -180,7 +190,7 @@ def _values(
     bound = allowance(truth, spread, dtype, scale)
     ways = candidate(variant.rule, Frozen(variant))
     args, cotangent = _typed((made.args, made.cotangent), dtype)
-    if depth == "quick":
+    if depth in ("quick", "shapes"):
         got = {BASE: jax.device_get(ways.quick(args, cotangent))}
     else:
         got = jax.device_get(ways.run(args, cotangent))
@@ -188,9 +198,10 @@ def _values(
 
     wrong = check(BASE, Cause.VALUE, got[BASE], truth, bound)
     _linear(collector, variant, made, dtype, got[BASE], bound)
-    _points(collector, variant, made, dtype, got[BASE], bound)
+    if depth != "shapes":  # a named point is of axes that are long enough for it
+        _points(collector, variant, made, dtype, got[BASE], bound)
     collector.count(variant, made, dtype)
-    if depth == "quick":
+    if depth in ("quick", "shapes"):
         return
     check("under vmap", Cause.VMAP, got["vmap"], truth, bound, skip=wrong)
     check("jax.vjp of the callable", Cause.GRAD_DIFFERS, got["grad"], truth, bound, skip=wrong)
