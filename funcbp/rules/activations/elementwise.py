@@ -249,10 +249,10 @@ softplus = _rule(
     "softplus", "q = log(1 + eᵖ), σ′ = 1 - e^(-q)", _softplus, lambda q: -jnp.expm1(-q), "q",
     jax.nn.softplus, {**_MIDDLE, **_LINEAR_ABOVE})
 squareplus = _rule(
-    "squareplus", "q = (p + √(p² + b)) / 2, σ′ = q / (q + b / 4q)",
+    "squareplus", "q = (p + √(p² + b)) / 2, σ′ = q / (q + b / (4q))",
     _squareplus, lambda q, b: q / (q + b / (4 * q)), "q", jax.nn.squareplus,
     _MIDDLE,
-    "b > 0. q - b / 4q = p and q + b / 4q = √(p² + b).", b=(4.0, 0.5))
+    "b > 0. q - b / (4q) = p and q + b / (4q) = √(p² + b).", b=(4.0, 0.5))
 sparse_plus = _rule(
     "sparse_plus", "q = 0, (p + 1)² / 4 or p, for p ≤ -1, between, and ≥ 1, σ′ = min(√q, 1)",
     _sparse_plus, _sparse_plus_derivative, "q", jax.nn.sparse_plus,

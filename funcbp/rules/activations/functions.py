@@ -41,13 +41,13 @@ logit = _rule(
     lambda p: jnp.log(p / (1 - p)), lambda p: 1 / (p * (1 - p)), "p", jax.scipy.special.logit,
     domain=Uniform(0.02, 0.98))
 sqrt = _rule(
-    "sqrt", "q = √p, σ′ = 1 / 2q", jnp.sqrt, lambda q: 1 / (2 * q), "q", jnp.sqrt,
+    "sqrt", "q = √p, σ′ = 1 / (2q)", jnp.sqrt, lambda q: 1 / (2 * q), "q", jnp.sqrt,
     note="At 0, σ′ = ∞.", domain=_POSITIVE)
 rsqrt = _rule(
     "rsqrt", "q = 1 / √p, σ′ = -1 / (2 p √p)", lax.rsqrt, lambda p: -lax.rsqrt(p) / (2 * p), "p", lax.rsqrt,
     note="From q, σ′ = -q³ / 2 would have three times the rounding error of q.", domain=_POSITIVE)
 cbrt = _rule(
-    "cbrt", "q = ∛p, σ′ = 1 / 3q²", jnp.cbrt, lambda q: 1 / (3 * q * q), "q", jnp.cbrt,
+    "cbrt", "q = ∛p, σ′ = 1 / (3q²)", jnp.cbrt, lambda q: 1 / (3 * q * q), "q", jnp.cbrt,
     note="At 0, σ′ = ∞.", domain=_POSITIVE)
 reciprocal = _rule(
     "reciprocal", "q = 1 / p, σ′ = -q²", lambda p: 1 / p, lambda q: -q * q, "q", jnp.reciprocal,
