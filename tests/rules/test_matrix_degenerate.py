@@ -1,5 +1,7 @@
 """Matrix rules at degenerate points: finite and right where autodiff is NaN, or NaN on purpose."""
 
+import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -110,27 +112,47 @@ def test_a_mask_serves_the_projection_of_a_separate_cluster(x64: None):
     np.testing.assert_allclose(jax.grad(projection)(s), expected, atol=1e-6)
 
 
-def test_determinant_of_rank_n_minus_1_has_the_adjugate(x64: None):
-    u, _, vt = np.linalg.svd(G)
-    for sigma in ([3.0, 2.0, 0.0], [3.0, 2.0, 1e-17], [2.0, 2.0, 0.0]):
-        x = u @ np.diag(sigma) @ vt
-        expected = np.linalg.det(u) * np.linalg.det(vt) * sigma[0] * sigma[1] * np.outer(u[:, 2], vt[2])
-        np.testing.assert_allclose(jax.grad(r.det)(x), expected, atol=1e-13)
-    z = np.diag([1.0, 2.0, 0.0])
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_determinant_of_rank_n_minus_1_has_the_adjugate(x64: None, n: int):
+    u, _, vt = np.linalg.svd(np.random.default_rng(n).standard_normal((n, n)))
+    for first, last in ((3.0, 0.0), (3.0, 1e-17), (2.0, 0.0)):
+        sigma = np.array([first, *(n - 2) * [2.0], last])
+        expected = np.linalg.det(u) * np.linalg.det(vt) * np.prod(sigma[:-1]) * np.outer(u[:, -1], vt[-1])
+        np.testing.assert_allclose(jax.grad(r.det)(u * sigma @ vt), expected, atol=1e-12)
+    z = np.diag([1.0, *(n - 2) * [2.0], 0.0])
     assert not np.isfinite(np.linalg.det(z) * jnp.linalg.inv(z).T).all()
-    np.testing.assert_array_equal(jax.grad(r.det)(z), np.diag([0.0, 0.0, 2.0]))
-    np.testing.assert_array_equal(jax.grad(r.det)(np.zeros((N, N))), np.zeros((N, N)))
+    np.testing.assert_array_equal(jax.grad(r.det)(z), np.diag([*(n - 1) * [0.0], 2.0 ** (n - 2)]))
+    np.testing.assert_array_equal(jax.grad(r.det)(np.zeros((n, n))), np.zeros((n, n)))
 
 
-@pytest.mark.parametrize(
-    "x", [np.zeros((3, 3)), np.diag([1.0, 0.0, 0.0]), np.eye(3), np.diag([1.0, 2.0, 0.0])]
-)
-def test_the_second_derivative_of_the_determinant_is_exact_at_every_rank(x64: None, x: np.ndarray):
+@pytest.mark.parametrize("diagonal", [[0, 0, 0], [1, 0, 0], [1, 1, 1], [1, 2, 0], [1, 2, 0, 0], [0, 1, 2, 3]])
+def test_the_second_derivative_of_the_determinant_is_exact_at_every_rank(x64: None, diagonal: list[int]):
+    x = np.diag(np.array(diagonal, float))
+    h = np.random.default_rng(2).standard_normal(x.shape)
+
     def leibniz(m: jax.Array) -> jax.Array:
-        return jnp.sum(m[0] * jnp.cross(m[1], m[2]))
+        permutations = list(itertools.permutations(range(len(m))))
+        signs = [round(np.linalg.det(np.eye(len(m))[list(p)])) for p in permutations]
+        return sum(
+            s * math.prod(m[i, j] for i, j in enumerate(p)) for s, p in zip(signs, permutations, strict=True)
+        )
 
-    (ours, truth) = (jax.jvp(jax.grad(f), (x,), (H,))[1] for f in (r.det, leibniz))
+    (ours, truth) = (jax.jvp(jax.grad(f), (x,), (h,))[1] for f in (r.det, leibniz))
     np.testing.assert_allclose(ours, truth, atol=1e-12)
+
+
+def test_determinants_of_at_most_one_row():
+    assert r.det(jnp.zeros((0, 0))) == 1
+    assert jax.grad(r.det)(jnp.zeros((0, 0))).shape == (0, 0)
+    np.testing.assert_array_equal(jax.grad(r.det)(jnp.zeros((1, 1))), [[1.0]])
+
+
+def test_logdet_where_cholesky_rounds_otherwise_than_its_diagonal_does(monkeypatch: pytest.MonkeyPatch):
+    # As on a device that sums in another order: a last pivot above 0 that is 0 when computed again.
+    monkeypatch.setattr(jnp.linalg, "cholesky", lambda s: jnp.array([[1.0, 0.0], [1.0, 1e-4]], s.dtype))
+    value, gradient = jax.value_and_grad(r.logdet_positive_definite)(jnp.ones((2, 2)))
+    np.testing.assert_allclose(value, np.log(1e-8), rtol=1e-6)
+    np.testing.assert_allclose(gradient, 1e8 * np.array([[1, -1], [-1, 1]]), rtol=1e-6)
 
 
 def test_norms_are_0_at_0_and_jax_is_nan_there():

@@ -18,7 +18,7 @@ class DominantDiagonal:
     def sample(
         self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
     ) -> np.ndarray:
-        """Normal values of standard deviation 1/2√n beside the diagonal."""
+        """Normal values of standard deviation 1/(2√n) beside the diagonal."""
         del sizes
         n = shape[-1]
         rest = rng.standard_normal(shape) / (2 * math.sqrt(max(n, 1)))
@@ -61,7 +61,7 @@ class Stable:
     def sample(
         self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
     ) -> np.ndarray:
-        """Normal values of standard deviation 1/2√n, plus I."""
+        """Normal values of standard deviation 1/(2√n), plus I."""
         del sizes
         n = shape[-1]
         return rng.standard_normal(shape) / (2 * math.sqrt(max(n, 1))) + np.eye(n)

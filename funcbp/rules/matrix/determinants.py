@@ -3,6 +3,7 @@
 Numbers in brackets are equations of the Matrix Cookbook (Petersen and Pedersen, 15 November 2012).
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jax import numpy as jnp
 from jax.scipy import linalg as jsl
 
 from ...domains import Point, PositiveDefinite, Uniform, WellConditioned
-from ._algebra import T, derived, diag, diagonal, dot, identity_like, in_float32, inner
+from ._algebra import T, derived, diag, diagonal, dot, identity_like, in_float32, inner, sym
 from ._bases import in_another_basis
 from ._domains import FullRank
 from ._identity import identity, scalar
@@ -24,7 +25,23 @@ def _signed_factors(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return lu, pivots, jnp.where(swaps % 2 == 0, 1, -1).astype(x.dtype)
 
 
-def _det_and_cofactors(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _expanded(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Determinant and cofactors of at most three rows, written out: no division, and right at every rank."""
+    n = x.shape[-1]
+    if n == 3:
+        # C_ij = x_(i+1, j+1) x_(i+2, j+2) - x_(i+1, j+2) x_(i+2, j+1), counting around.
+        a, b = jnp.roll(x, (-1, -1), (-2, -1)), jnp.roll(x, (-2, -2), (-2, -1))
+        cofactors = a * b - jnp.roll(x, (-1, -2), (-2, -1)) * jnp.roll(x, (-2, -1), (-2, -1))
+    elif n == 2:
+        cofactors = jnp.flip(x, (-2, -1)) * np.array([[1, -1], [-1, 1]], x.dtype)
+    else:
+        cofactors = jnp.ones_like(x)
+    value = dot(x[..., 0, :], cofactors[..., 0, :]) if n else jnp.ones(x.shape[:-2], x.dtype)
+    return value, cofactors
+
+
+def _factored(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same by one LU factorization."""
     lu, pivots, sign = _signed_factors(x)
     u = diagonal(lu)
     # det(X) X⁻ᵀ with every zero on U's diagonal a tiny number: det and inverse have it as factor and divisor,
@@ -60,7 +77,9 @@ def _det_and_cofactors_tangent(dx: jax.Array, x: jax.Array) -> tuple[jax.Array, 
 
 def det_and_cofactors(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The determinant and its gradient, with exact derivatives of both at every rank."""
-    return derived(_det_and_cofactors(x), x, _det_and_cofactors_tangent)
+    if x.shape[-1] <= 3:
+        return _expanded(x)
+    return derived(_factored(x), x, _det_and_cofactors_tangent)
 
 
 def _laplace(x: jax.Array) -> jax.Array:
@@ -97,12 +116,12 @@ det = scalar(
         "rank n - 2": Point({"x": _matrix((1, 1, 1), (1, 1, 1), (1, 1, 1))}, {"x": 0.0}),
         "X = I": Point({"x": _EYE}, {"x": _EYE}),
     },
-    sizes=({"n": 3},),
+    sizes=({"n": 3}, {"n": 4}, {"n": 2}),
     reference=_laplace,
     source="Cookbook (46)-(50), (62); Giles 2008, 2.2.4",
     saves="the cofactors",
-    note="From one LU factorization, at every rank: the cofactors at rank n - 1, zero below. det(X) X⁻ᵀ "
-    "would be 0 · ∞. The second derivative is exact at every rank, too.",
+    note="By expansion up to n = 3, else from one LU factorization; at every rank: the cofactors at rank "
+    "n - 1, zero below. det(X) X⁻ᵀ would be 0 · ∞. The second derivative is exact at every rank, too.",
 )
 
 
@@ -138,18 +157,28 @@ slogdet = identity(
 
 
 def _logdet_positive_definite(s: jax.Array) -> tuple[jax.Array, tuple[Any, ...]]:
-    lower = jnp.linalg.cholesky(s)
-    return 2 * jnp.sum(jnp.log(diagonal(lower)), -1), (lower,)
+    cholesky = jnp.linalg.cholesky(s)
+    beside, roots = jnp.tril(cholesky, -1), diagonal(cholesky)
+    # Cholesky's diagonal is a root, rounded: to square it again, and to divide by it twice, is most of the
+    # error of S⁻¹. What it is the root of is had from S for n² operations; below 0 is only its rounding.
+    d = diagonal(s) - jnp.sum(jnp.square(beside), -1)
+    d = jnp.where(d > 0, d, jnp.square(roots))
+    return jnp.sum(jnp.log(d), -1), (beside * (roots / d)[..., None, :], d)
+
+
+def _symmetric_inverse(lower: jax.Array, d: jax.Array) -> tuple[jax.Array]:
+    solve = functools.partial(jsl.solve_triangular, lower, lower=True, unit_diagonal=True)
+    return (sym(solve(solve(identity_like(lower)) / d[..., None], trans=1)),)
 
 
 logdet_positive_definite = scalar(
     "logdet_positive_definite",
     "The logarithm of the determinant of a positive definite matrix, by its Cholesky factor.",
-    "C = log det S = 2 Σ log L_ii, S = L Lᵀ",
+    "C = log det S = Σ log d, S = L Diag(d) Lᵀ with ones on the diagonal of L",
     "dC = S⁻¹ : dS",
-    "∂S = S⁻¹",
+    "∂S = S⁻¹ = L⁻ᵀ Diag(d)⁻¹ L⁻¹",
     _logdet_positive_definite,
-    lambda lower: (jsl.cho_solve((lower, True), identity_like(lower)),),
+    _symmetric_inverse,
     axes="s: n n",
     domain={"s": PositiveDefinite()},
     points={
@@ -158,7 +187,7 @@ logdet_positive_definite = scalar(
     sizes=({"n": 4},),
     reference=in_float32(lambda s: jnp.linalg.slogdet((s + T(s)) / 2)[1]),
     source="Cookbook (57), (141)",
-    saves="L",
+    saves="L, d",
     note="A function of the symmetric part of S, so that ∂S is symmetric: the gradient among symmetric "
     "matrices. That by the free entries, 2 S⁻¹ - S⁻¹ ⊙ I, has `symmetric_from_triangle` before it.",
 )

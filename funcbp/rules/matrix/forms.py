@@ -81,7 +81,7 @@ gram_product_form = scalar(
 least_squares_cost = scalar(
     "least_squares_cost",
     "Half the mean squared residual of n examples, the rows of X.",
-    "C = ‖X W - Y‖² / 2n",
+    "C = ‖X W - Y‖² / (2n)",
     "with R = X W - Y, dC = R : dR / n and dR = dX W + X dW - dY",
     "∂X = R Wᵀ / n, ∂W = Xᵀ R / n, ∂Y = -R / n",
     lambda x, w, y: (inner(r := x @ w - y, r) / (2 * max(y.shape[-2], 1)), (x, w, r)),
