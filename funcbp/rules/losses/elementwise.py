@@ -140,11 +140,14 @@ def _huber(r: jax.Array, delta: float) -> jax.Array:
 
 
 def _log_cosh(r: jax.Array) -> jax.Array:
-    # log cosh r = log(1 + 2 sinh²(r/2)) keeps the digits near 0, |r| + log(1 + e^(-2|r|)) - log 2 far out.
-    size = r * jnp.sign(r)
+    # log(1 + (cosh r - 1)) keeps the digits near 0, |r| + log(1 + e^(-2|r|)) - log 2 far out; from
+    # m = e^(-|r|) - 1 both with one logarithm. (|r| by `where`: on either branch r″ is right at 0.)
+    size = jnp.where(r < 0, -r, r)
     near = size < 1
-    half = jnp.sinh(jnp.where(near, r, 0) / 2)
-    return jnp.where(near, jnp.log1p(2 * half * half), size + (jnp.log1p(jnp.exp(-2 * size)) - math.log(2)))
+    m = jnp.expm1(-size)
+    e = 1 + m
+    inside = jnp.where(near, m * m / (2 * jnp.where(near, e, 1)), e * e)
+    return jnp.where(near, 0, size - math.log(2)) + jnp.log1p(inside)
 
 
 def _quantile_slope(r: jax.Array, quantile: float) -> jax.Array:
