@@ -194,16 +194,18 @@ lstsq = identity(
 
 def _pinv(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     p = jnp.linalg.pinv(x)
-    p = 2 * p - p @ (x @ p)  # one step of Newton's method: the SVD's error is tens of ulps
+    # One step of Newton's method: the SVD's error is tens of ulps. Of the two products the smaller one.
+    moved = p @ (x @ p) if x.shape[-2] < x.shape[-1] else (p @ x) @ p
+    p = 2 * p - moved
     return p, (x, p)
 
 
 def _pinv_pullback(g: jax.Array, x: jax.Array, p: jax.Array) -> tuple[jax.Array]:
-    q = T(p)
-    a, b = T(g) @ p, p @ T(g)  # Ḡᵀ X⁺ and X⁺ Ḡᵀ
-    left, right = a @ q, q @ b
-    rest = left - x @ (p @ left) + right - (right @ p) @ x
-    return (rest - q @ (g @ q),)
+    if x.shape[-2] < x.shape[-1]:
+        return (T(_pinv_pullback(T(g), T(x), T(p))[0]),)
+    q, e = T(p), T(g)
+    b = p @ e
+    return ((e - x @ b) @ (p @ q) + q @ (b - b @ (p @ x) - T(b)),)
 
 
 pinv = identity(
@@ -211,7 +213,8 @@ pinv = identity(
     "The pseudo-inverse of a matrix of any shape and rank, as `jnp.linalg.pinv`.",
     "Z = X⁺",
     "among matrices of the same rank, dX⁺ = -X⁺ dX X⁺ + X⁺ X⁺ᵀ dXᵀ (I - X X⁺) + (I - X⁺ X) dXᵀ X⁺ᵀ X⁺",
-    "X̄ = -X⁺ᵀ Z̄ X⁺ᵀ + (I - X X⁺) Z̄ᵀ X⁺ X⁺ᵀ + X⁺ᵀ X⁺ Z̄ᵀ (I - X⁺ X)",
+    "X̄ = -X⁺ᵀ Z̄ X⁺ᵀ + (I - X X⁺) Z̄ᵀ X⁺ X⁺ᵀ + X⁺ᵀ X⁺ Z̄ᵀ (I - X⁺ X), with B = X⁺ Z̄ᵀ all of it (Z̄ᵀ - X B) "
+    "X⁺ X⁺ᵀ + X⁺ᵀ (B - B X⁺ X - Bᵀ)",
     _pinv,
     _pinv_pullback,
     axes="x: m n",
