@@ -19,6 +19,8 @@ __all__ = [
     "frames",
     "from_line_of",
     "jaxpr_as_fun",
+    "output_dtypes",
+    "output_shapes",
     "quick_jit",
     "scan_counts",
     "shapes",
@@ -68,6 +70,16 @@ def from_line_of(equation: JaxprEqn) -> AbstractContextManager[Any]:
 def shapes(equation: JaxprEqn) -> list[tuple[int, ...]]:
     """The shape of every operand of an equation."""
     return [tuple(getattr(atom.aval, "shape", ())) for atom in equation.invars]
+
+
+def output_shapes(equation: JaxprEqn) -> list[tuple[int, ...]]:
+    """The shape of every output of an equation."""
+    return [tuple(getattr(variable.aval, "shape", ())) for variable in equation.outvars]
+
+
+def output_dtypes(equation: JaxprEqn) -> list[Any]:
+    """The dtype of every output of an equation; None of what is no array."""
+    return [getattr(variable.aval, "dtype", None) for variable in equation.outvars]
 
 
 def scan_counts(equation: JaxprEqn) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from .._compat import quick_jit
 from .._rule import Rule
 from ..domains import AwayFrom, Normal, Positive
 from ._cases import Variant
-from ._montecarlo import monte_carlo
+from ._montecarlo import sampled
 from ._oracles import vjp_of
 
 __all__ = ["Frozen", "Ways", "candidate", "truth_of"]
@@ -65,10 +65,8 @@ def truth_of(frozen: Frozen, deep: bool) -> Callable[..., Any]:
 
     if deep:
         pull = functools.partial(vjp_of, reference)
-        return quick_jit(
-            jax.vmap(monte_carlo(functools.partial(_deep, variant, reference, pull)), (None, 0, 0, 0))
-        )
-    return quick_jit(jax.vmap(monte_carlo(functools.partial(_first, variant, reference)), (None, 0, 0)))
+        return sampled(functools.partial(_deep, variant, reference, pull))
+    return sampled(functools.partial(_first, variant, reference))
 
 
 def _named(variant: Variant, cotangents: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from .. import _compat
 from .._compat import JaxprEqn
 from ._lift import lifted
 from ._montecarlo import uniform
-from ._pairs import EXACT, SUMS, Disturbance, Pair, count_draws, evaluate, inexact
+from ._pairs import EXACT, SUMS, Disturbance, Pair, evaluate, inexact
 
 __all__ = ["AMPLITUDE", "KINDS", "gradients_around"]
 
@@ -143,7 +143,7 @@ def gradients_around(pull: Callable[..., Any]) -> Callable[..., Any]:
             return [pair.exact for pair in evaluate(closed, [*pairs, *held], noise)]
 
         nothing = dict.fromkeys(KINDS, jnp.zeros(()))
-        count = count_draws(evaluated, _Jitter(None, nothing, amplitude))
+        count = _Jitter(None, nothing, amplitude).count(evaluated)
 
         def one(now: tuple[Any, Any, Any]) -> list[Any]:
             row, draw, factor = now

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
-from jax import lax
+import numpy as np
 from jax import numpy as jnp
 
 from .. import _compat
 from .._compat import ClosedJaxpr, JaxprEqn, Literal
+from ._arithmetic import NUMPY, TRACED, Arithmetic
 
-__all__ = ["EXACT", "FACTORIZATIONS", "SUMS", "Disturbance", "Pair", "count_draws", "evaluate", "inexact"]
+__all__ = ["EXACT", "FACTORIZATIONS", "SUMS", "Disturbance", "Pair", "evaluate", "evaluated", "inexact"]
 
 # Nothing is rounded: the value is moved, negated, chosen or known.
 EXACT = frozenset(
@@ -107,6 +108,8 @@ class Disturbance(ABC):
         values: the vector; without one, draws are only counted, and zero.
     """
 
+    arithmetic: Arithmetic = TRACED
+
     def __init__(self, values: jax.Array | None) -> None:
         self.values, self.used = values, 0
 
@@ -133,17 +136,16 @@ class Disturbance(ABC):
         """Noise of a shape."""
         return self.take(math.prod(shape)).reshape(shape)
 
+    def count(self, evaluation: Callable[[Self], Any]) -> int:
+        """How many numbers of the vector an evaluation uses up."""
+        counter = self.copy(None)
 
-def count_draws(evaluation: Callable[[Disturbance], Any], like: Disturbance) -> int:
-    """How many numbers of the vector an evaluation uses up."""
-    counter = like.copy(None)
+        def dry() -> int:
+            evaluation(counter)
+            return 0
 
-    def dry() -> int:
-        evaluation(counter)
-        return 0
-
-    jax.eval_shape(dry)
-    return counter.used
+        jax.eval_shape(dry)
+        return counter.used
 
 
 def inexact(x: Any) -> bool:
@@ -153,12 +155,17 @@ def inexact(x: Any) -> bool:
 
 def evaluate(closed: ClosedJaxpr, pairs: Sequence[Pair], noise: Disturbance) -> list[Pair]:
     environment: dict[Any, Pair] = {}
-    environment.update(zip(closed.jaxpr.constvars, [Pair(c, c) for c in closed.consts], strict=True))
-    environment.update(zip(closed.jaxpr.invars, pairs, strict=True))
+
+    def known(value: Any, aval: Any) -> Pair:
+        array = noise.arithmetic.array(value, aval)
+        return Pair(array, array)
 
     def read(atom: Any) -> Pair:
-        return Pair(atom.val, atom.val) if isinstance(atom, Literal) else environment[atom]
+        return known(atom.val, atom.aval) if isinstance(atom, Literal) else environment[atom]
 
+    constants = [known(c, v.aval) for c, v in zip(closed.consts, closed.jaxpr.constvars, strict=True)]
+    environment.update(zip(closed.jaxpr.constvars, constants, strict=True))
+    environment.update(zip(closed.jaxpr.invars, pairs, strict=True))
     for equation in closed.jaxpr.eqns:
         outputs = _equation(equation, [read(atom) for atom in equation.invars], noise)
         environment.update(zip(equation.outvars, outputs, strict=True))
@@ -182,15 +189,20 @@ def _scan(equation: JaxprEqn, inputs: list[Pair], noise: Disturbance) -> list[Pa
     body, length = equation.params["jaxpr"], equation.params["length"]
     consts, carries = _compat.scan_counts(equation)
     fixed, carry, xs = inputs[:consts], inputs[consts : consts + carries], inputs[consts + carries :]
-    first = [Pair(p.exact[0], p.noisy[0]) for p in xs] if length else []
-    count = count_draws(lambda n: evaluate(body, [*fixed, *carry, *first], n), noise) if length else 0
+    if not length:
+        zeros = noise.arithmetic.numpy.zeros
+        made = map(zeros, _compat.output_shapes(equation), _compat.output_dtypes(equation))
+        empty = [Pair(x, x) for x in made]
+        return [*carry, *empty[carries:]]
+    first = [Pair(p.exact[0], p.noisy[0]) for p in xs]
+    count = noise.count(lambda n: evaluate(body, [*fixed, *carry, *first], n))
 
     def step(carry: list[Pair], now: tuple[list[Pair], jax.Array]) -> tuple[list[Pair], list[Pair]]:
         x, values = now
         outputs = evaluate(body, [*fixed, *carry, *x], noise.copy(values))
         return outputs[:carries], outputs[carries:]
 
-    last, ys = lax.scan(
+    last, ys = noise.arithmetic.scan(
         step, carry, (xs, noise.draw(length, count)), length=length, reverse=equation.params["reverse"]
     )
     return [*last, *ys]
@@ -201,25 +213,63 @@ def _while(equation: JaxprEqn, inputs: list[Pair], noise: Disturbance) -> list[P
     tests, consts = equation.params["cond_nconsts"], equation.params["body_nconsts"]
     asked, fixed, state = inputs[:tests], inputs[tests : tests + consts], inputs[tests + consts :]
     # The number of rounds is not known: every round meets the same noise.
-    values = noise.draw(count_draws(lambda n: evaluate(body, [*fixed, *state], n), noise))
+    values = noise.draw(noise.count(lambda n: evaluate(body, [*fixed, *state], n)))
+    undisturbed = Undisturbed(noise.arithmetic)
 
     def go_on(state: list[Pair]) -> jax.Array:
-        return _compat.jaxpr_as_fun(test)(*(p.exact for p in [*asked, *state]))[0]
+        return evaluate(test, [Pair(p.exact, p.exact) for p in [*asked, *state]], undisturbed)[0].exact
 
     def step(state: list[Pair]) -> list[Pair]:
         return evaluate(body, [*fixed, *state], noise.copy(values))
 
-    return lax.while_loop(go_on, step, state)
+    return noise.arithmetic.while_loop(go_on, step, state)
 
 
 def _cond(equation: JaxprEqn, inputs: list[Pair], noise: Disturbance) -> list[Pair]:
     index, *operands = inputs
 
     def branch(closed: ClosedJaxpr) -> Callable[[list[Pair]], list[Pair]]:
-        values = noise.draw(count_draws(lambda n: evaluate(closed, operands, n), noise))
+        values = noise.draw(noise.count(lambda n: evaluate(closed, operands, n)))
         return lambda pairs: evaluate(closed, pairs, noise.copy(values))
 
-    return lax.switch(index.exact, [branch(closed) for closed in equation.params["branches"]], operands)
+    branches = [branch(closed) for closed in equation.params["branches"]]
+    return noise.arithmetic.switch(index.exact, branches, operands)
 
 
 _CONTROL = {"cond": _cond, "scan": _scan, "while": _while}
+
+
+class Undisturbed(Disturbance):
+    """Nothing happens to the values: the program as it is, in some arithmetic."""
+
+    def __init__(self, arithmetic: Arithmetic) -> None:
+        super().__init__(None)
+        self.arithmetic = arithmetic
+
+    def primitive(self, name: str, equation: JaxprEqn, inputs: list[Pair]) -> list[Pair]:
+        del name
+        return [Pair(x, x) for x in self.arithmetic.bind(equation, [pair.exact for pair in inputs])]
+
+    def draw(self, *shape: int) -> Any:
+        return self.arithmetic.numpy.zeros(shape)
+
+    def count(self, evaluation: Callable[[Self], Any]) -> int:
+        del evaluation
+        return 0
+
+    def copy(self, values: Any) -> Self:
+        del values
+        return self
+
+
+def evaluated(function: Callable[..., Any], *args: Any, arithmetic: Arithmetic = NUMPY) -> Any:
+    """`function(*args)`, as traced by JAX and computed by NumPy, or in another arithmetic that is no tracing.
+
+    >>> float(evaluated(lambda x: jnp.dot(x, x), np.array([3.0, 4.0], np.float32)))
+    25.0
+    """
+    closed, out = jax.make_jaxpr(function, return_shape=True)(*args)
+    leaves = [np.asarray(x) for x in jax.tree.leaves(args)]
+    with np.errstate(all="ignore"):
+        pairs = evaluate(closed, [Pair(x, x) for x in leaves], Undisturbed(arithmetic))
+    return jax.tree.unflatten(jax.tree.structure(out), [pair.exact for pair in pairs])

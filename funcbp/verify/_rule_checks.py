@@ -185,7 +185,7 @@ def _values(
         lambda *a: variant.rule.reference(*variant.all_arguments(a), **variant.statics), *spec
     )
     made = cases(variant, sizes, dtype, seed, examples, out)
-    truth, spread = jax.device_get(truth_of(Frozen(variant), False)(0, made.args, made.cotangent))
+    truth, spread = truth_of(Frozen(variant), False)(0, made.args, made.cotangent)
     scale = magnitude((made.args, made.cotangent), 1)
     bound = allowance(truth, spread, dtype, scale)
     ways = candidate(variant.rule, Frozen(variant))
@@ -216,8 +216,8 @@ def _values(
     tangents = round_tree(
         [rng.standard_normal(x.shape) for x in few(made.args) if x.dtype == np.float64], dtype
     )
-    deep_truth, deep_spread = jax.device_get(
-        truth_of(Frozen(variant), True)(0, few(made.args), few(made.cotangent), tangents)
+    deep_truth, deep_spread = truth_of(Frozen(variant), True)(
+        0, few(made.args), few(made.cotangent), tangents
     )
     deep_bound = allowance(deep_truth, deep_spread, dtype, few(scale) ** 2)
     got = jax.device_get(ways.further(few(args), few(cotangent), _typed(tangents, dtype)))
