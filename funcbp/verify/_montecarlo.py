@@ -189,7 +189,8 @@ def _primitive(name: str, equation: JaxprEqn, inputs: list[Pair], noise: Disturb
         ]
     if name in FACTORIZATIONS:
         inputs = [
-            _rounded(p.exact, p.noisy, noise, math.sqrt(max(jnp.shape(p.exact), default=1))) for p in inputs
+            _rounded(p.exact, p.noisy, noise, math.sqrt(max(jnp.shape(p.exact)[-2:], default=1)))
+            for p in inputs
         ]
     noisy = bind(equation, [pair.noisy for pair in inputs])
     pairs = [Pair(x, y) for x, y in zip(exact, noisy, strict=True)]
@@ -231,7 +232,8 @@ def _terms(name: str, equation: JaxprEqn) -> int:
     elif name == "conv_general_dilated":
         n = math.prod(shapes[1]) // max(shapes[1][parameters["dimension_numbers"].rhs_spec[0]], 1)
     else:
-        n = 1 + math.prod(shapes[1][:-1])
+        examples = parameters["dimension_numbers"].scatter_indices_batching_dims
+        n = 1 + math.prod(size for axis, size in enumerate(shapes[1][:-1]) if axis not in examples)
     return max(n, 1)
 
 

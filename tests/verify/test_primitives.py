@@ -125,7 +125,9 @@ def test_value_and_spread_are_those_of_the_compiled_run(x64: None):
     def function(x: jax.Array, w: jax.Array) -> dict[str, jax.Array]:
         y = jnp.sort(jnp.maximum(jnp.tanh(w @ x), 0))
         h, _ = lax.scan(lambda h, row: (jnp.sin(row @ h) * h, None), y, w)
-        return {"y": jnp.cumsum(y), "max": jnp.max(x), "h": h, "sum": jnp.linalg.cholesky(w @ w.T)}
+        added = jnp.zeros(3).at[jnp.array([0, 2, 0, 0, 1, 0])].add(x)
+        factor = jnp.linalg.cholesky(w @ w.T)
+        return {"y": jnp.cumsum(y), "max": jnp.max(x), "h": h, "factor": factor, "added": added}
 
     at_once = sampled(function, samples=64)(0, x, w)
     compiled = jax.vmap(monte_carlo(function, samples=64), (None, 0, 0))(0, x, w)
