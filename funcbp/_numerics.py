@@ -3,11 +3,13 @@
 Elementwise work is in float32, products are accumulated in float32, and there is one rounding at the end.
 """
 
+import functools
+
 import jax
 from jax import lax
 from jax import numpy as jnp
 
-__all__ = ["accumulator", "matmul", "upcast"]
+__all__ = ["accumulator", "contracted", "matmul", "upcast"]
 
 
 def accumulator(*arrays: jax.Array) -> jnp.dtype:
@@ -35,4 +37,16 @@ def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
         b,
         cpu=lambda a, b: jnp.matmul(a.astype(dtype), b.astype(dtype)),
         default=lambda a, b: jnp.matmul(a, b, preferred_element_type=dtype),
+    )
+
+
+def contracted(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """`jnp.einsum` of two arrays, left as they are, accumulated and returned in float32 at least."""
+    dtype = accumulator(a, b)
+    product = functools.partial(jnp.einsum, subscripts, preferred_element_type=dtype)
+    if dtype == a.dtype == b.dtype:
+        return product(a, b)
+    # On the CPU XLA has no batched product of 16-bit numbers with a float32 result.
+    return lax.platform_dependent(
+        a, b, cpu=lambda a, b: product(a.astype(dtype), b.astype(dtype)), default=product
     )

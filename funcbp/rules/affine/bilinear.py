@@ -5,12 +5,11 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float
 
 from ... import _numerics
-from ..._numerics import upcast
+from ..._numerics import contracted, upcast
 from ..._rule import Rule
 from ...domains import Normal
 from ...factors import Factor, Outer
 from .._checks import check_cotangent
-from .einsum import contracted
 from .products import dense
 
 X = Float[Array, "*batch left"]
@@ -32,8 +31,9 @@ def bilinear_fwd(x: X, y: Y, w: W, b: Bias | None = None) -> tuple[P, tuple[X, Y
     x dyᵀ, M : dz = (M y) : dx + (Mᵀ x) : dy (Cookbook 70).
 
     Saves x, y, W and b. z and M are temporaries of left · right numbers an example: what autodiff saves from
-    one pass to the other instead, x W, is right · out. The dense layer's own rule is at work: products
-    accumulate in float32 at least; z, M and the results are rounded, once each.
+    one pass to the other instead, x W, is right · out. Beside the three products of left · right · out that
+    both have, there are two of left · right here, and three of right · out in autodiff. The dense layer's own
+    rule is at work: products accumulate in float32 at least; z, M and the results are rounded, once each.
     """
     return dense.primal(_outer(x, y), _flat(w), b), (x, y, w, b)
 

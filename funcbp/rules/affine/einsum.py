@@ -1,14 +1,12 @@
 """Products of two arrays along named axes."""
 
-import functools
 import re
 
 import jax
-from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._numerics import accumulator, upcast
+from ..._numerics import contracted, upcast
 from ..._rule import Rule
 from ...domains import Normal
 from .._checks import check_cotangent
@@ -18,18 +16,6 @@ Y = Float[Array, "*right"]
 Z = Float[Array, "*out"]
 
 _SUBSCRIPTS = re.compile(r"([A-Za-z]*),([A-Za-z]*)->([A-Za-z]*)")
-
-
-def contracted(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """`jnp.einsum` of two arrays, left as they are, accumulated and returned in float32 at least."""
-    dtype = accumulator(a, b)
-    product = functools.partial(jnp.einsum, subscripts, preferred_element_type=dtype)
-    if dtype == a.dtype == b.dtype:
-        return product(a, b)
-    # On the CPU XLA has no batched product of 16-bit numbers with a float32 result.
-    return lax.platform_dependent(
-        a, b, cpu=lambda a, b: product(a.astype(dtype), b.astype(dtype)), default=product
-    )
 
 
 def einsum_fwd(x: X, y: Y, *, subscripts: str = "ij,jk->ik") -> tuple[Z, tuple[X, Y]]:

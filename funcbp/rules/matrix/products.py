@@ -38,18 +38,44 @@ gram = identity(
     source="Cookbook (79), (115)",
     saves="X",
 )
+
+
+def _left_first(a: jax.Array, b: jax.Array) -> bool:
+    """Whether (A X) B has fewer products than A (X B)."""
+    (m, n), (k, j) = a.shape[-2:], b.shape[-2:]
+    return m * k * (n + j) < n * j * (m + k)
+
+
+def _sandwich(a: jax.Array, x: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    if _left_first(a, b):
+        return (p := a @ x) @ b, (a, x, b, p)
+    return a @ (p := x @ b), (a, x, b, p)
+
+
+def _sandwich_pullback(
+    z: jax.Array, a: jax.Array, x: jax.Array, b: jax.Array, p: jax.Array
+) -> tuple[jax.Array, ...]:
+    if _left_first(a, b):
+        q = z @ T(b)
+        return q @ T(x), T(a) @ q, T(p) @ z
+    q = T(a) @ z
+    return z @ T(p), q @ T(b), T(x) @ q
+
+
 sandwich = identity(
     "sandwich",
     "A matrix between two others: (Bᵀ ⊗ A) vec X as a matrix.",
     "Z = A X B",
     "dZ = dA X B + A dX B + A X dB",
     "Ā = Z̄ (X B)ᵀ, X̄ = Aᵀ Z̄ Bᵀ, B̄ = (A X)ᵀ Z̄",
-    lambda a, x, b: (a @ (p := x @ b), (a, x, b, p)),
-    lambda z, a, x, b, p: (z @ T(p), (q := T(a) @ z) @ T(b), T(x) @ q),
+    _sandwich,
+    _sandwich_pullback,
     axes="a: m n, x: n k, b: k j",
+    sizes=({}, {"m": 4, "n": 2, "k": 3, "j": 2}),
     reference=lambda a, x, b: jnp.einsum("...mn,...nk,...kj->...mj", a, x, b),
     source="Cookbook (37), (74), (75); Giles 2008, 2.2",
-    saves="A, X, B, X B",
+    saves="A, X, B, and X B or A X",
+    note="In the order with fewer products, forward and backward: (A X) B or A (X B).",
 )
 hadamard = identity(
     "hadamard",
