@@ -9,9 +9,9 @@ from jax.nn.initializers import Initializer
 
 from .. import rules
 from .._signature import describe
+from ._checks import check_params, require_floating, require_positive
 from ._initializers import initializer
 from ._layer import Context, Layer, PyTree, leaf
-from ._leaves import _check_params, _floating, _positive
 
 __all__ = ["multi_head_attention"]
 
@@ -57,9 +57,9 @@ def multi_head_attention(
         ValueError: for sizes that do not divide each other, a mask of another shape, a training pass with
             dropout without `key=`.
     """
-    _positive("multi_head_attention", "heads", heads)
+    require_positive("multi_head_attention", "heads", heads)
     groups = heads if key_value_heads is None else key_value_heads
-    _positive("multi_head_attention", "key_value_heads", groups)
+    require_positive("multi_head_attention", "key_value_heads", groups)
     if heads % groups:
         raise ValueError(
             f"multi_head_attention: `heads` must be a multiple of `key_value_heads`, got {heads} and "
@@ -75,7 +75,7 @@ def multi_head_attention(
     } | ({} if block is None else {"block": block})
 
     def init(key: jax.Array, x_spec: Any) -> tuple[PyTree, PyTree]:
-        _floating("multi_head_attention", x_spec)
+        require_floating("multi_head_attention", x_spec)
         width = x_spec.shape[-1]
         if head_features is None and width % heads:
             raise ValueError(
@@ -140,7 +140,7 @@ def multi_head_attention(
                 f"{jax.tree.structure(params)}; use what `init` returned."
             )
         for name, part in params.items():
-            _check_params(f"multi_head_attention, {name}", part, part_sizes)
+            check_params(f"multi_head_attention, {name}", part, part_sizes)
 
     return leaf(init, fwd, pullback)
 

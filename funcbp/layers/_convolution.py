@@ -9,9 +9,9 @@ from jax.nn.initializers import Initializer
 from .. import rules
 from .._rule import Rule
 from ..rules.convolution._options import Numbers, Padding, per_axis
+from ._checks import check_params, require_floating, require_positive
 from ._initializers import initializer
 from ._layer import Context, Layer, PyTree, leaf
-from ._leaves import _check_params, _floating, _positive
 
 __all__ = ["conv", "conv_transpose"]
 
@@ -51,7 +51,7 @@ def conv(
             that do not fit the input.
     """
     options = {"strides": strides, "padding": padding, "dilation": dilation}
-    _positive("conv", "groups", groups)
+    require_positive("conv", "groups", groups)
     return _convolution(
         "conv",
         rules.conv_general,
@@ -119,10 +119,10 @@ def _convolution(
     kernel_init: Initializer,
     bias_init: Initializer,
 ) -> Layer:
-    _positive(name, "features", features)
+    require_positive(name, "features", features)
 
     def init(key: jax.Array, x_spec: Any) -> tuple[PyTree, PyTree]:
-        _floating(name, x_spec)
+        require_floating(name, x_spec)
         channels = x_spec.shape[-1]
         if channels % groups or features % groups:
             raise ValueError(
@@ -140,7 +140,7 @@ def _convolution(
         del context
         taps = per_axis(name, "window", window, x.ndim - 2)
         kernel = (*taps, x.shape[-1] // groups, features)
-        _check_params(name, params, {"w": kernel} | ({"b": (features,)} if bias else {}))
+        check_params(name, params, {"w": kernel} | ({"b": (features,)} if bias else {}))
         p, _ = rule.fwd(x, params["w"], params.get("b"), **options)
         return p, state, x
 

@@ -12,6 +12,7 @@ from .. import rules
 from .._numerics import upcast
 from .._signature import describe
 from ._chain import output_spec
+from ._checks import check_params, require_floating
 from ._initializers import initializer
 from ._layer import (
     Backward,
@@ -26,7 +27,6 @@ from ._layer import (
     path_string,
     require_layer,
 )
-from ._leaves import _check_params, _floating
 from ._saved import Saved, once
 
 __all__ = ["mixture_of_experts"]
@@ -68,7 +68,7 @@ def mixture_of_experts(
 
     def init(key: jax.Array, x_spec: Any) -> tuple[PyTree, PyTree]:
         x_spec = as_spec(x_spec)
-        _floating("mixture_of_experts", x_spec)
+        require_floating("mixture_of_experts", x_spec)
         router_key, key = jax.random.split(key)
         params, state = jax.vmap(lambda one: expert.init(one, x_spec))(jax.random.split(key, experts))
         one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (params, state))
@@ -143,7 +143,7 @@ def _check_params_of(params: PyTree, experts: int) -> None:
             "mixture_of_experts: params must be a dict of ['router', 'experts'], got "
             f"{jax.tree.structure(params)}; use what `init` returned."
         )
-    _check_params("mixture_of_experts", {"router": params["router"]}, {"router": (None, experts)})
+    check_params("mixture_of_experts", {"router": params["router"]}, {"router": (None, experts)})
     for where, a in jax.tree_util.tree_leaves_with_path(params["experts"]):
         if a.shape[:1] != (experts,):
             raise ValueError(

@@ -6,9 +6,9 @@ import jax
 from jax.nn.initializers import Initializer
 
 from .. import rules
+from ._checks import check_params, require_floating, require_positive
 from ._initializers import initializer
 from ._layer import Context, Layer, PyTree, leaf
-from ._leaves import _check_params, _floating, _positive
 
 __all__ = ["gated_mlp"]
 
@@ -40,16 +40,16 @@ def gated_mlp(
     Raises:
         ValueError: for a width below one, or an activation that is none of these.
     """
-    _positive("gated_mlp", "hidden", hidden)
+    require_positive("gated_mlp", "hidden", hidden)
     if features is not None:
-        _positive("gated_mlp", "features", features)
+        require_positive("gated_mlp", "features", features)
     if activation not in _GATES:
         raise ValueError(f"gated_mlp: `activation` must be one of {', '.join(_GATES)}, got {activation!r}.")
     gated = _GATES[activation]
     inner_init, down_init = kernel_init or initializer(), kernel_init or initializer(activation)
 
     def init(key: jax.Array, x_spec: Any) -> tuple[PyTree, PyTree]:
-        _floating("gated_mlp", x_spec)
+        require_floating("gated_mlp", x_spec)
         width, dtype = x_spec.shape[-1], x_spec.dtype
         gate_key, up_key, down_key = jax.random.split(key, 3)
         return {
@@ -63,7 +63,7 @@ def gated_mlp(
     ) -> tuple[jax.Array, PyTree, PyTree]:
         del context
         inner = (None, hidden)
-        _check_params("gated_mlp", params, {"gate": inner, "up": inner, "down": (hidden, features)})
+        check_params("gated_mlp", params, {"gate": inner, "up": inner, "down": (hidden, features)})
         g, u = rules.dense.primal(x, params["gate"]), rules.dense.primal(x, params["up"])
         y = rules.dense.primal(gated.primal(g, u), params["down"])
         return y, state, (x, g, u)

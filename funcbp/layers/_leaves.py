@@ -12,7 +12,7 @@ from .. import rules
 from .._numerics import upcast
 from .._rule import Rule, catalogue
 from .._signature import describe
-from ..factors import Rows
+from ._checks import check_params, require_floating, require_positive
 from ._initializers import initializer
 from ._layer import Context, Layer, PyTree, leaf
 
@@ -40,11 +40,11 @@ def dense(
     Raises:
         ValueError: for a width below one.
     """
-    _positive("dense", "features", features)
+    require_positive("dense", "features", features)
     kernel_init = kernel_init or initializer(after)
 
     def init(key: jax.Array, x_spec: Any) -> tuple[PyTree, PyTree]:
-        _floating("dense", x_spec)
+        require_floating("dense", x_spec)
         w_key, b_key = jax.random.split(key)
         params = {"w": kernel_init(w_key, (x_spec.shape[-1], features), x_spec.dtype)}
         return params | ({"b": bias_init(b_key, (features,), x_spec.dtype)} if bias else {}), ()
@@ -53,7 +53,7 @@ def dense(
         params: PyTree, state: PyTree, x: jax.Array, context: Context
     ) -> tuple[jax.Array, PyTree, jax.Array]:
         del context
-        _check_params("dense", params, {"w": (None, features)} | ({"b": (features,)} if bias else {}))
+        check_params("dense", params, {"w": (None, features)} | ({"b": (features,)} if bias else {}))
         p, _ = rules.dense.fwd(x, params["w"], params.get("b"))
         return p, state, x
 
@@ -160,9 +160,8 @@ def embedding(
 ) -> Layer:
     """Rows of a table by integer id; `params = {"table": (size, features)}`.
 
-    Forward: y = E[ids]. Backward: row i of Ē is the sum of the δ's of every place where id i was read
-    (`Rows`); ids have no cotangent. An id outside [0, size) reads NaN, so that it cannot pass unseen; its δ
-    is dropped.
+    The rule `embedding`: row i of Ē is the sum of the δ's of every place where id i was read (`Rows`); ids
+    have no cotangent. An id outside [0, size) reads NaN, so that it cannot pass unseen; its δ is dropped.
 
     Args:
         size: number of ids.
@@ -174,8 +173,8 @@ def embedding(
         TypeError: for ids that are not integers.
         ValueError: for a size or width below one.
     """
-    _positive("embedding", "size", size)
-    _positive("embedding", "features", features)
+    require_positive("embedding", "size", size)
+    require_positive("embedding", "features", features)
     table_init = table_init or initializers.normal(features**-0.5)
 
     def init(key: jax.Array, x_spec: Any) -> tuple[PyTree, PyTree]:
@@ -184,37 +183,19 @@ def embedding(
 
     def fwd(
         params: PyTree, state: PyTree, ids: jax.Array, context: Context
-    ) -> tuple[jax.Array, PyTree, jax.Array]:
+    ) -> tuple[jax.Array, PyTree, PyTree]:
         del context
         _integers(ids)
-        _check_params("embedding", params, {"table": (size, features)})
-        rows = jnp.take(
-            params["table"], jnp.where(ids < 0, size, ids), axis=0, mode="fill", fill_value=jnp.nan
-        )
-        return rows, state, ids
+        check_params("embedding", params, {"table": (size, features)})
+        rows, residuals = rules.embedding.fwd(params["table"], ids)
+        return rows, state, residuals
 
-    def pullback(params: PyTree, ids: jax.Array, y_ct: jax.Array) -> tuple[PyTree, None]:
+    def pullback(params: PyTree, residuals: PyTree, y_ct: jax.Array) -> tuple[PyTree, None]:
         del params
-        return {"table": Rows(ids, y_ct, size)}, None
+        table, _ = rules.embedding.pullback(residuals, y_ct)
+        return {"table": table}, None
 
     return leaf(init, fwd, pullback)
-
-
-def _check_params(layer: str, params: PyTree, expected: dict[str, tuple[int | None, ...]]) -> None:
-    """Names and sizes; None is a size that the input decides."""
-    if not isinstance(params, dict) or params.keys() != expected.keys():
-        raise ValueError(
-            f"{layer}: params must be a dict of {list(expected)}, got {jax.tree.structure(params)}; "
-            "use what `init` returned."
-        )
-    for name, shape in expected.items():
-        given = jnp.shape(params[name])
-        if len(given) != len(shape) or any(s not in (None, g) for s, g in zip(shape, given, strict=True)):
-            sizes = ", ".join("any" if s is None else str(s) for s in shape)
-            raise ValueError(
-                f"{layer}: parameter `{name}` has shape {given}, this layer's is ({sizes}); "
-                "use what `init` returned."
-            )
 
 
 def _integers(ids: Any) -> None:
@@ -222,18 +203,3 @@ def _integers(ids: Any) -> None:
         raise TypeError(
             f"embedding: ids must be integers, got {describe(ids)}; convert them: ids.astype(jnp.int32)."
         )
-
-
-def _floating(layer: str, x_spec: Any) -> None:
-    if not hasattr(x_spec, "shape") or not x_spec.shape or not jnp.issubdtype(x_spec.dtype, jnp.floating):
-        raise TypeError(
-            f"{layer}: the input must be one floating array with at least one axis, got {x_spec}; "
-            "for integer ids put layers.embedding first."
-        )
-
-
-def _positive(layer: str, option: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{layer}: `{option}` must be a whole number, got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{layer}: `{option}` must be at least 1, got {value}.")

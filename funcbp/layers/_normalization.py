@@ -8,8 +8,8 @@ from jax import numpy as jnp
 from .. import rules
 from .._numerics import accumulator, upcast
 from .._rule import Rule
+from ._checks import check_params, require_floating, require_positive
 from ._layer import Context, Layer, PyTree, leaf
-from ._leaves import _check_params, _floating, _positive
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -47,7 +47,7 @@ def group_norm(groups: int, *, gain: bool = True, bias: bool = True, eps: float 
     Raises:
         ValueError: for a number of groups below one, or, at `init`, one that does not divide the channels.
     """
-    _positive("group_norm", "groups", groups)
+    require_positive("group_norm", "groups", groups)
     return _normalization(rules.group_norm, {"gain": gain, "bias": bias}, groups=groups, eps=eps)
 
 
@@ -70,7 +70,7 @@ def _normalization(rule: Rule, wanted: dict[str, bool], **static: Any) -> Layer:
         params: PyTree, state: PyTree, x: jax.Array, context: Context
     ) -> tuple[jax.Array, PyTree, PyTree]:
         del context
-        _check_params(rule.name, params, dict.fromkeys(names, (None,)))
+        check_params(rule.name, params, dict.fromkeys(names, (None,)))
         y, residuals = rule.fwd(x, **params, **static)
         return y, state, (x, *residuals[1 + len(wanted) :])
 
@@ -123,7 +123,7 @@ def batch_norm(*, gain: bool = True, bias: bool = True, momentum: float = 0.99, 
     def fwd(
         params: PyTree, state: PyTree, x: jax.Array, context: Context
     ) -> tuple[jax.Array, PyTree, PyTree]:
-        _check_params("batch_norm", params, dict.fromkeys(names, (None,)))
+        check_params("batch_norm", params, dict.fromkeys(names, (None,)))
         _check_state(state, x)
         if not context.train:
             mean, variance = (state[name].astype(accumulator(x)) for name in ("mean", "variance"))
@@ -157,7 +157,7 @@ def batch_norm(*, gain: bool = True, bias: bool = True, momentum: float = 0.99, 
 
 
 def _initial(layer: str, names: list[str], x_spec: Any) -> PyTree:
-    _floating(layer, x_spec)
+    require_floating(layer, x_spec)
     initial = {"gain": jnp.ones, "bias": jnp.zeros}
     return {name: initial[name](x_spec.shape[-1:], x_spec.dtype) for name in names}
 

@@ -11,9 +11,9 @@ from .. import rules
 from .._rule import Rule
 from .._signature import describe
 from ..rules.recurrent._through_time import Parameters
+from ._checks import check_params, require_floating, require_positive
 from ._initializers import initializer
 from ._layer import Context, Layer, PyTree, leaf
-from ._leaves import _check_params, _floating, _positive
 
 __all__ = ["elman", "gru", "lstm"]
 
@@ -90,7 +90,7 @@ def _through_time(
     truncate: int | None = None,
     kernel_init: Initializer | None = None,
 ) -> Layer:
-    _positive(name, "features", features)
+    require_positive(name, "features", features)
     kernel_init = kernel_init or initializer()
     width = gates * features
     names = [a.name for a in rule.signature.arguments]
@@ -102,7 +102,7 @@ def _through_time(
     }
 
     def init(key: jax.Array, x_spec: Any) -> tuple[PyTree, PyTree]:
-        _floating(name, x_spec)
+        require_floating(name, x_spec)
         first, *rest = jax.random.split(key, 1 + gates)
         square = [initializers.orthogonal()(k, (features, features), x_spec.dtype) for k in rest]
         params = {
@@ -118,7 +118,7 @@ def _through_time(
     def fwd(
         params: PyTree, state: PyTree, x: jax.Array, context: Context
     ) -> tuple[jax.Array, PyTree, PyTree]:
-        _check_params(name, params, sizes)
+        check_params(name, params, sizes)
         if x.ndim < 2:
             raise ValueError(f"{name}: the input must be (*batch, time, in), got {describe(x)}.")
         start = state if jax.tree.leaves(state) else _zeros(x)

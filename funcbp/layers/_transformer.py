@@ -10,8 +10,9 @@ from jax.nn.initializers import Initializer
 from ..factors import Rows
 from ._attention import multi_head_attention
 from ._chain import chain
+from ._checks import check_params, require_floating, require_positive
 from ._layer import Context, Layer, PyTree, leaf
-from ._leaves import _check_params, _floating, _positive, activation, dense, dropout
+from ._leaves import activation, dense, dropout
 from ._normalization import layer_norm
 from ._residual import residual
 
@@ -31,17 +32,17 @@ def positional_embedding(size: int, *, table_init: Initializer | None = None) ->
     Raises:
         ValueError: for a size below one, or, where the context has no positions, more than `size` of them.
     """
-    _positive("positional_embedding", "size", size)
+    require_positive("positional_embedding", "size", size)
     table_init = table_init or initializers.normal(0.02)
 
     def init(key: jax.Array, x_spec: Any) -> tuple[PyTree, PyTree]:
-        _floating("positional_embedding", x_spec)
+        require_floating("positional_embedding", x_spec)
         return {"table": table_init(key, (size, x_spec.shape[-1]), x_spec.dtype)}, ()
 
     def fwd(
         params: PyTree, state: PyTree, x: jax.Array, context: Context
     ) -> tuple[jax.Array, PyTree, PyTree]:
-        _check_params("positional_embedding", params, {"table": (size, None)})
+        check_params("positional_embedding", params, {"table": (size, None)})
         if context.positions is None and x.shape[-2] > size:
             raise ValueError(f"positional_embedding: {x.shape[-2]} positions, but the table has {size}.")
         places = _places(context.positions, x)
