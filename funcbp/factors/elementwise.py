@@ -32,3 +32,6 @@ class Elementwise(Factor):
         """
         product = upcast(self.a) * upcast(self.delta)
         return product.sum(tuple(range(product.ndim - self.ndim)))
+
+    def _own_axes(self) -> int:
+        return self.ndim

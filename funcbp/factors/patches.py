@@ -1,10 +1,17 @@
 """`Patches`: the kernel of a convolution."""
 
+import itertools
+import math
+
 import jax
+from jax import lax
+from jax import numpy as jnp
 from jaxtyping import Array, Float
 
 from .._correlation import Geometry, kernel_ct
-from ._base import Factor, factor
+from ._base import Factor, Kronecker, factor
+from ._pairs import Pairs
+from .outer import Outer
 
 __all__ = ["Patches"]
 
@@ -13,7 +20,8 @@ __all__ = ["Patches"]
 class Patches(Factor):
     """∂C/∂W of a convolution: Σ a δᵀ over examples and positions, a the patch of the input under the kernel.
 
-    The patches, of which every input is in many, are never formed.
+    For the gradient the patches, of which every input is in many, are never formed. They are for what needs
+    a: products of positions where the images are small and the kernel is large, and Kronecker factors.
 
     Attributes:
         a: what the kernel slid over, `(batch, *inputs, in)`.
@@ -34,4 +42,53 @@ class Patches(Factor):
         >>> Patches(a, delta, geometry).gradient().ravel()
         Array([21., 32.], dtype=float32)
         """
-        return kernel_ct(self.a, self.delta, self.geometry)
+        one = self.a.ndim == self._own_axes()
+        a, delta = (self.a[None], self.delta[None]) if one else (self.a, self.delta)
+        return kernel_ct(a, delta, self.geometry)
+
+    def unfolded(self) -> Outer:
+        """The patches themselves: `(batch, positions, window · in)`, in the order of the kernel's axes.
+
+        Raises:
+            ValueError: for groups: the kernel is no matrix then.
+
+        >>> geometry = Geometry((3,), (2,), (2,), (1,), (1,), (1,), (0,))
+        >>> a, delta = jnp.array([[[1.0], [2.0], [3.0]]]), jnp.array([[[1.0], [10.0]]])
+        >>> Patches(a, delta, geometry).unfolded().a.tolist()
+        [[[1.0, 2.0], [2.0, 3.0]]]
+        """
+        if self.geometry.groups != 1:
+            raise ValueError(
+                f"Patches: with {self.geometry.groups} groups of channels a kernel is no matrix that patches "
+                "are multiplied with."
+            )
+        count, positions = self.examples(), math.prod(self.geometry.outputs)
+        patches = _patches(self.a, self.geometry)
+        a, delta = (x.reshape(count, positions, -1) for x in (patches, self.delta))
+        return Outer(a, delta)
+
+    def kronecker(self, form: str = "expand") -> Kronecker | None:
+        """Those of `unfolded`, `(window · in, window · in)` and `(out, out)`; None with groups."""
+        return None if self.geometry.groups != 1 else self.unfolded().kronecker(form)
+
+    def pairs(self) -> Pairs | None:
+        """Those of `unfolded`; None with groups."""
+        return None if self.geometry.groups != 1 else self.unfolded().pairs()
+
+    def _own_axes(self) -> int:
+        return len(self.geometry.window) + 1
+
+
+def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
+    """What lies under the kernel at every output: `(batch, *outputs, taps, in)`."""
+    g = geometry
+    sizes = zip(g.inputs, g.window, g.outputs, g.strides, g.dilation, g.input_dilation, g.low, strict=True)
+    padding = [(low, s * (m - 1) + d * (k - 1) - e * (n - 1) - low, e - 1) for n, k, m, s, d, e, low in sizes]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
+
+    def under(tap: tuple[int, ...]) -> jax.Array:
+        starts = [d * j for d, j in zip(g.dilation, tap, strict=True)]
+        ends = [i + s * (m - 1) + 1 for i, s, m in zip(starts, g.strides, g.outputs, strict=True)]
+        return lax.slice(x, (0, *starts, 0), (x.shape[0], *ends, x.shape[-1]), (1, *g.strides, 1))
+
+    return jnp.stack([under(tap) for tap in itertools.product(*map(range, g.window))], axis=-2)

@@ -29,3 +29,6 @@ class Total(Factor):
         Array([4., 6.], dtype=float32)
         """
         return upcast(self.delta).sum(tuple(range(self.delta.ndim - self.ndim)))
+
+    def _own_axes(self) -> int:
+        return self.ndim
