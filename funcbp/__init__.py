@@ -10,6 +10,9 @@ from ._backprop import Sweep as Sweep
 from ._backprop import backprop as backprop
 from ._backprop import predict as predict
 from ._backprop import value_and_grad as value_and_grad
+from ._clipping import Clipped as Clipped
+from ._clipping import automatic_clipping as automatic_clipping
+from ._clipping import clipped_grad as clipped_grad
 from ._derive import Derivation as Derivation
 from ._derive import derive as derive
 from ._precision import Precision as Precision
@@ -26,6 +29,7 @@ from .verify import check_vjp as check_vjp
 from .verify import sensitivity as sensitivity
 
 __all__ = [
+    "Clipped",
     "Derivation",
     "Precision",
     "Rule",
@@ -34,12 +38,14 @@ __all__ = [
     "assert_gradient",
     "assert_jacobian",
     "assert_vjp",
+    "automatic_clipping",
     "backprop",
     "catalogue",
     "check_chain",
     "check_gradient",
     "check_jacobian",
     "check_vjp",
+    "clipped_grad",
     "derive",
     "domains",
     "factors",

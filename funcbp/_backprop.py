@@ -2,64 +2,27 @@
 
 import functools
 from collections.abc import Callable, Collection
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
-from jax import lax
 from jax import numpy as jnp
-from jax.tree_util import KeyPath
 
-from ._frozen import Frozen, check_frozen, frozen_predicate
-from ._loss import LossLike, as_loss
-from ._numerics import upcast
+from ._frozen import Frozen
+from ._loss import LossLike
+from ._microbatches import accumulated, check_microbatches
 from ._precision import Precision, upcast_tree
-from ._reduction import example_weights, value_cotangent
-from ._signature import describe
-from .factors import Factor
-from .layers import Context, Delta, Forward, Layer
-from .layers._layer import Visit, path_string
+from ._sweep import Batch, Reduction, Setup, Sweep, batch_of, in_dtypes_of, setup
+from ._visits import PER_EXAMPLE
+from .layers import Context, Layer
+from .layers._layer import Visit
 
 __all__ = ["Precision", "Sweep", "backprop", "predict", "value_and_grad"]
 
 PyTree = Any
-Reduction = Literal["mean", "sum"]
-COLLECTIBLE = ("activations", "cotangents", "deltas", "per_example")
-
-
-class Sweep(NamedTuple):
-    """The result of one forward and one backward pass. What was not asked for is None.
-
-    Attributes:
-        value: the reduced loss, a scalar, in float32 at least.
-        grads: ∂value/∂params, with the tree and dtypes of `params`.
-        state: the network's new state; `()` if it has none.
-        x_ct: ∂value/∂x, the last δ; None for integer inputs.
-        activations: every layer's output, in the tree of the network.
-        cotangents: ∂value/∂output of every layer, in the same tree.
-        deltas: the same at the pre-activations, δ = ∂value/∂p; None at layers whose output is none.
-        per_example: the loss of each example, neither weighted nor divided by anything, `(batch,)`.
-        collected: what `visit` returned, in the tree of the parameters.
-    """
-
-    value: jax.Array
-    grads: PyTree
-    state: PyTree
-    x_ct: PyTree
-    activations: PyTree = None
-    cotangents: PyTree = None
-    deltas: PyTree = None
-    per_example: jax.Array | None = None
-    collected: PyTree = None
-
-
-class _Batch(NamedTuple):
-    """What has the batch as its first axis."""
-
-    x: PyTree
-    y: PyTree
-    weights: jax.Array
-    mask: PyTree
-    positions: PyTree
+COLLECTIBLE = ("activations", "cotangents", "deltas", "per_example", *PER_EXAMPLE)
+# What can be had of a batch in parts: sums, and arrays that the parts' are joined to.
+_SUMMED = ("value", "grads", "second_moment")
+_JOINED = ("x_ct", "per_example", "norms", "squared_norms")
 
 
 def backprop(
@@ -80,7 +43,10 @@ def backprop(
         network: a Layer.
         loss: a Rule of (outputs, targets); or a pair (value per example, its derivative with respect to the
             outputs).
-        collect: any of "activations", "cotangents", "deltas", "per_example".
+        collect: any of the names of `Sweep`'s optional fields: "activations", "cotangents", "deltas",
+            "per_example"; and of what is made of the gradient g_n of each example's own loss, in this same
+            sweep, without the gradients of examples being formed: "norms", "squared_norms", "gram",
+            "second_moment", "per_example_grads" (which is to form them), "kronecker", "factors".
         reduction: "mean" divides by the sum of the weights, by default the number of examples; "sum" does
             not. A loss that has more axes than the weights is summed over them: mean over examples, sum over
             outputs.
@@ -90,10 +56,16 @@ def backprop(
         microbatches: split the batch into so many equal parts, one after the other in a scan, in the memory
             of one part. Value and gradients are those of the full batch, so that layers that couple its
             examples (batch normalization in training) refuse; the state passes through; each part has a
-            random key of its own.
+            random key of its own. Norms are joined, second moments added; what is as large as the gradients
+            of all examples, or pairs them, is refused.
         train: False for the gradient of the evaluation pass (no dropout, running statistics).
         visit: `visit(path, parameter, factor, aux_leaf)` is called for every parameter beside the gradient's
             contraction; the parameter is in the compute dtype.
+
+    The own loss of an example is w_n ℓ_n, or Σ_t w_nt ℓ_nt for weights of positions; it is not divided by the
+    sum of the weights, whatever the reduction. So Σ g_n is the gradient for `reduction="sum"`, and an example
+    that fills up a batch, with weight 0, has g_n = 0. Where layers couple examples (batch normalization in
+    training) there is no g_n, and they refuse.
 
     Returns:
         `sweep(params, x, y, *, state=(), key=None, weights=None, mask=None, positions=None, aux=None) ->
@@ -114,66 +86,11 @@ def backprop(
     >>> sweep = backprop(network, rules.l2_loss, collect=("deltas",))(params, x, y)
     >>> [None if d is None else d.shape for d in sweep.deltas]
     [(4, 3), None, (4, 1)]
+    >>> backprop(network, rules.l2_loss, collect=("norms",))(params, x, y).norms.shape
+    (4,)
     """
-    _check_options(network, collect, reduction, microbatches, visit)
-    evaluate = as_loss(loss)
-    precision = Precision() if precision is None else precision
-    if not isinstance(precision, Precision):
-        raise TypeError(f"backprop: `precision` must be a funcbp.Precision, got {precision!r}.")
-    is_frozen = frozen_predicate(frozen)
-
-    def contraction(
-        path: KeyPath, parameter: jax.Array, factor: Factor, aux_leaf: PyTree
-    ) -> tuple[jax.Array, PyTree]:
-        if not isinstance(factor, Factor):
-            raise TypeError(
-                f"backprop: the pullback must give a Factor for `{path_string(path) or 'params'}`, got "
-                f"{type(factor).__name__}; see funcbp.factors."
-            )
-        seen = None if visit is None else visit(path, parameter, factor, aux_leaf)
-        if is_frozen(path_string(path)):
-            return jnp.zeros(parameter.shape, upcast(parameter).dtype), seen
-        gradient = factor.gradient()
-        if gradient.shape != parameter.shape:
-            raise ValueError(
-                f"backprop: the gradient of `{path_string(path)}` is {describe(gradient)}, the parameter "
-                f"{describe(parameter)}; its layer's factor does not fit (an axis count, a size)."
-            )
-        return upcast(gradient), seen
-
-    def one_sweep(
-        params: PyTree,
-        batch: _Batch,
-        total: jax.Array | None,
-        state: PyTree,
-        key: jax.Array | None,
-        aux: PyTree,
-    ) -> Sweep:
-        computed = precision.cast(params)
-        context = Context(key, train, batch.mask, batch.positions, independent=microbatches > 1)
-        forward: Forward = network.fwd(computed, state, precision.cast(batch.x), context)
-        values, loss_pullback = evaluate(upcast_tree(forward.y), upcast_tree(batch.y))
-        scale = value_cotangent(values, batch.weights, total)
-        _check_range(forward.y, reduction)
-        # A target without weight may be anything: the value of a padded label that is none is NaN.
-        value = jnp.sum(jnp.where(scale == 0, 0, scale * upcast(values)))
-        y_ct = jax.tree.map(
-            lambda ct, z: ct.astype(z.dtype), loss_pullback(scale.astype(values.dtype)), forward.y
-        )
-        backward = network.bwd(computed, forward.residuals, y_ct, contraction, aux, ())
-        treedef = jax.tree.structure(params)
-        pairs = treedef.flatten_up_to(backward.collected)
-        return Sweep(
-            value,
-            treedef.unflatten([gradient for gradient, _ in pairs]),
-            forward.state,
-            backward.x_ct,
-            forward.activations if "activations" in collect else None,
-            _cotangents(backward.cotangents) if "cotangents" in collect else None,
-            _deltas(backward.cotangents) if "deltas" in collect else None,
-            values.sum(tuple(range(1, values.ndim))) if "per_example" in collect else None,
-            None if visit is None else treedef.unflatten([seen for _, seen in pairs]),
-        )
+    _check_options(collect, microbatches, visit)
+    options = setup(network, loss, reduction, frozen, precision, train)
 
     def sweep(
         params: PyTree,
@@ -187,17 +104,17 @@ def backprop(
         positions: PyTree = None,
         aux: PyTree = None,
     ) -> Sweep:
-        params, x, y = jax.tree.map(jnp.asarray, (params, x, y))
-        _check_call(params, x, y, frozen)
-        weights = example_weights(weights, jax.tree.leaves(x)[0].shape[0])
-        total = jnp.sum(weights) if reduction == "mean" else None
-        batch = _Batch(x, y, weights, mask, positions)
-        with precision.products():
+        params, batch = batch_of(params, x, y, weights, mask, positions, frozen)
+        total = jnp.sum(batch.weights) if reduction == "mean" else None
+        names = ("grads", *collect)
+        with options.precision.products():
             if microbatches == 1:
-                result = one_sweep(params, batch, total, state, key, aux)
+                result = options.run(params, batch, total, state, key, aux, collect=names, visit=visit)
             else:
-                result = _accumulated(one_sweep, microbatches, params, batch, total, state, key)
-        return result._replace(grads=_as(result.grads, params), x_ct=_as(result.x_ct, x))
+                result = _in_parts(options, microbatches, params, batch, total, state, key, names)
+        return result._replace(
+            grads=in_dtypes_of(result.grads, params), x_ct=in_dtypes_of(result.x_ct, batch.x)
+        )
 
     return sweep
 
@@ -247,106 +164,33 @@ def predict(network: Layer, *, precision: Precision | None = None) -> Callable[.
     return outputs
 
 
-def _as(cotangents: PyTree, like: PyTree) -> PyTree:
-    """Cotangents in the dtypes of what they are cotangents of; None, for what has no derivative, stays."""
-    return jax.tree.map(
-        lambda ct, a: None if ct is None else ct.astype(a.dtype),
-        cotangents,
-        like,
-        is_leaf=lambda n: n is None,
-    )
-
-
-def _accumulated(
-    one_sweep: Callable[..., Sweep],
+def _in_parts(
+    options: Setup,
     parts: int,
     params: PyTree,
-    batch: _Batch,
+    batch: Batch,
     total: jax.Array | None,
     state: PyTree,
     key: jax.Array | None,
+    names: Collection[str],
 ) -> Sweep:
-    size = batch.weights.shape[0]
-    if size % parts:
-        raise ValueError(f"backprop: a batch of {size} cannot be split into {parts} equal microbatches.")
-    for what in ("mask", "positions"):
-        for a in jax.tree.leaves(getattr(batch, what)):
-            if jnp.shape(a)[:1] != (size,):
-                raise ValueError(
-                    f"backprop: with microbatches the first axis of `{what}` must be the batch of {size}, "
-                    f"got {describe(a)}; broadcast it."
-                )
+    def step(part: Batch, state: PyTree, key: jax.Array | None) -> tuple[PyTree, PyTree, PyTree]:
+        result = options.run(params, part, total, state, key, collect=names, independent=True)
+        summed, joined = ({name: getattr(result, name) for name in kind} for kind in (_SUMMED, _JOINED))
+        return summed, joined, result.state
 
-    def step(
-        carry: tuple[jax.Array, PyTree, PyTree], each: tuple[_Batch, jax.Array]
-    ) -> tuple[tuple[jax.Array, PyTree, PyTree], PyTree]:
-        value, grads, state = carry
-        part, index = each
-        part_key = None if key is None else jax.random.fold_in(key, index)
-        result = one_sweep(params, part, total, state, part_key, None)
-        grads = jax.tree.map(jnp.add, grads, result.grads)
-        return (value + result.value, grads, result.state), (result.x_ct, result.per_example)
-
-    parted = jax.tree.map(lambda a: jnp.reshape(a, (parts, size // parts, *jnp.shape(a)[1:])), batch)
-    zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, upcast(p).dtype), params)
-    one = jax.tree.map(lambda a: a[0], parted)
-    value = jax.eval_shape(lambda part: one_sweep(params, part, total, state, key, None).value, one)
-    carry = (jnp.zeros((), value.dtype), zeros, state)
-    (value, grads, state), (x_ct, per_example) = lax.scan(step, carry, (parted, jnp.arange(parts)))
-    x_ct, per_example = jax.tree.map(lambda a: a.reshape(size, *a.shape[2:]), (x_ct, per_example))
-    return Sweep(value, grads, state, x_ct, per_example=per_example)
+    summed, joined, state = accumulated(step, parts, batch, state, key)
+    return Sweep(state=state, **summed, **joined)
 
 
-def _cotangents(tree: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda n: n.value if isinstance(n, Delta) else n, tree, is_leaf=lambda n: isinstance(n, Delta)
-    )
-
-
-def _deltas(tree: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda n: n.value if isinstance(n, Delta) else None, tree, is_leaf=lambda n: isinstance(n, Delta)
-    )
-
-
-def _check_range(outputs: PyTree, reduction: Reduction) -> None:
-    if reduction == "mean" and any(z.dtype == jnp.float16 for z in jax.tree.leaves(outputs)):
-        raise ValueError(
-            "backprop: the outputs are float16, which cannot hold ∂value/∂outputs of a mean over many "
-            "examples (below 6e-8 is zero); use bfloat16, or reduction='sum' and divide the gradients."
-        )
-
-
-def _check_options(network: Layer, collect: Any, reduction: str, microbatches: int, visit: Any) -> None:
-    if not isinstance(network, Layer):
-        raise TypeError(f"backprop: `network` must be a Layer, got {type(network).__name__}.")
+def _check_options(collect: Any, microbatches: Any, visit: Any) -> None:
     if isinstance(collect, str) or (unknown := [c for c in collect if c not in COLLECTIBLE]):
         wrong = collect if isinstance(collect, str) else unknown[0]
         raise ValueError(f"backprop: `collect` must be a tuple of names out of {COLLECTIBLE}, got {wrong!r}.")
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"backprop: `reduction` must be 'mean' or 'sum', got {reduction!r}.")
-    if not isinstance(microbatches, int):
-        raise TypeError(f"backprop: `microbatches` must be a whole number, got {microbatches!r}.")
-    if microbatches < 1:
-        raise ValueError(f"backprop: `microbatches` must be at least 1, got {microbatches}.")
-    if microbatches > 1 and (visit is not None or set(collect) - {"per_example"}):
+    check_microbatches(microbatches)
+    possible = [name for name in (*_SUMMED, *_JOINED) if name in COLLECTIBLE]
+    if microbatches > 1 and (visit is not None or set(collect) - set(possible)):
         raise ValueError(
-            "backprop: with microbatches only 'per_example' can be collected: keeping more for every part "
-            "would take the memory that microbatches are there to save."
+            f"backprop: with microbatches only {', '.join(map(repr, possible))} can be collected: keeping "
+            "more for every part would take the memory that microbatches are there to save."
         )
-
-
-def _check_call(params: PyTree, x: PyTree, y: PyTree, frozen: Frozen) -> None:
-    for what, tree in (("x", x), ("y", y)):
-        if any(a.ndim == 0 for a in jax.tree.leaves(tree)) or not jax.tree.leaves(tree):
-            raise ValueError(
-                f"backprop: `{what}` must be an array, or a tree of them, whose first axis is the batch; got "
-                f"{jax.tree.map(describe, tree)}. A list of numbers is a tree of them: jnp.asarray({what})."
-            )
-    sizes = {a.shape[0] for a in jax.tree.leaves((x, y))}
-    if len(sizes) > 1:
-        shapes = [describe(a) for a in jax.tree.leaves((x, y))]
-        raise ValueError(
-            f"backprop: `x` and `y` must have the same first axis, the batch; got {', '.join(shapes)}."
-        )
-    check_frozen(frozen, params)
