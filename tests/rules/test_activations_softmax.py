@@ -87,3 +87,20 @@ def test_the_entropy_keeps_its_digits_in_half_precision():
     errors = [np.median(np.abs(g - exact) / np.abs(exact)) for g in (ours, theirs)]
     assert errors[0] < 2.0**-9
     assert errors[1] > 4 * errors[0]
+
+
+def test_softmax_at_a_temperature_saves_its_output_only():
+    p, ct = jnp.array([1.0, -2.0, 0.5]), jnp.array([1.0, 2.0, -1.0])
+    for temperature in (0.25, 2.0):
+        q, residuals = rules.softmax.fwd(p, temperature=temperature)
+        assert residuals is q
+        expected, pullback = jax.vjp(lambda p, t=temperature: jax.nn.softmax(p / t), p)
+        np.testing.assert_allclose(q, expected, rtol=1e-6)
+        p_ct = rules.softmax.bwd(residuals, ct, temperature=temperature)[0]
+        np.testing.assert_allclose(p_ct, pullback(ct)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_softmax_has_no_temperature_below_zero(temperature: float):
+    with pytest.raises(ValueError, match=r"softmax: `temperature` must be above 0"):
+        rules.softmax(jnp.zeros(3), temperature=temperature)

@@ -57,36 +57,49 @@ def _reduced(rule: str, shape: tuple[int, ...], axis: Axis, keepdims: bool) -> t
     return tuple(1 if i in gone else n for i, n in enumerate(shape) if keepdims or i not in gone)
 
 
-def softmax_fwd(p: X, *, axis: int = -1) -> tuple[X, X]:
-    """Softmax along `axis`.
+def softmax_fwd(p: X, *, axis: int = -1, temperature: float = 1.0) -> tuple[X, X]:
+    """Softmax along `axis`, of p over the temperature t.
 
-    Forward:     q = e^(p - max p) / Σ e^(p - max p)
-    Backward:    p̄ = q ⊙ (q̄ - ⟨q, q̄⟩)
+    Forward:     q = e^((p - max p) / t) / Σ e^((p - max p) / t)
+    Backward:    p̄ = q ⊙ (q̄ - ⟨q, q̄⟩) / t
 
-    Derivation. d log q = dp - ⟨q, dp⟩, so dq = q ⊙ (dp - ⟨q, dp⟩) = (Diag(q) - q qᵀ) dp; that matrix is
-    symmetric, and the pullback is the same map applied to q̄. It takes the place of ⊙ σ′ of an elementwise
-    activation.
+    Derivation. d log q = (dp - ⟨q, dp⟩) / t, so dq = q ⊙ (dp - ⟨q, dp⟩) / t = (Diag(q) - q qᵀ) dp / t; that
+    matrix is symmetric, and the pullback is the same map applied to q̄. It takes the place of ⊙ σ′ of an
+    elementwise activation.
 
-    If all entries are -∞ (nothing left by a mask) q = 0 and p̄ = 0; jax.nn.softmax gives NaN.
+    If all entries are -∞ (nothing left by a mask) q = 0 and p̄ = 0; jax.nn.softmax gives NaN. The option is a
+    constant: for a temperature that is learned, softmax(p / t).
 
     Saves q.
+
+    Raises:
+        ValueError: for a temperature that is not above 0.
     """
-    e, _, total = _exponentials(p, axis)
+    if not temperature > 0:
+        raise ValueError(
+            f"softmax: `temperature` must be above 0, got {temperature!r}; towards 0 softmax is argmax."
+        )
+    e, _, total = _exponentials(_over(p, temperature), axis)
     q = (e / _or_one(total)).astype(p.dtype)
     return q, q
 
 
-def softmax_bwd(residuals: X, q_ct: X, *, axis: int = -1) -> tuple[X]:
-    """p̄ = q ⊙ (q̄ - ⟨q, q̄⟩)."""
+def softmax_bwd(residuals: X, q_ct: X, *, axis: int = -1, temperature: float = 1.0) -> tuple[X]:
+    """p̄ = q ⊙ (q̄ - ⟨q, q̄⟩) / t."""
     check_cotangent("softmax", q_ct, residuals.shape, residuals.dtype)
     q, ct = upcast(residuals), upcast(q_ct)
-    return ((q * (ct - jnp.sum(q * ct, axis=axis, keepdims=True))).astype(q_ct.dtype),)
+    p_ct = q * (ct - jnp.sum(q * ct, axis=axis, keepdims=True))
+    return (_over(p_ct, temperature).astype(q_ct.dtype),)
+
+
+def _over(x: jax.Array, temperature: float) -> jax.Array:
+    return x if temperature == 1 else upcast(x) / temperature
 
 
 softmax = Rule(
     softmax_fwd,
     softmax_bwd,
-    reference=jax.nn.softmax,
+    reference=lambda p, axis=-1, temperature=1.0: jax.nn.softmax(p / temperature, axis),
     domain={"p": Normal(2.0)},
     points={
         "equal entries": Point({"p": 3.0}, {"p": 0.0}),
@@ -96,8 +109,8 @@ softmax = Rule(
             {"p": _NOTHING}, {"p": 0.0}, agrees=False, why="0 here; jax.nn.softmax gives NaN", smooth=False
         ),
     },
-    settings=({"axis": 0},),
-    formula="q = eᵖ / Σ eᵖ, p̄ = q ⊙ (q̄ - ⟨q, q̄⟩)",
+    settings=({"axis": 0}, {"temperature": 0.5}, {"temperature": 4.0}),
+    formula="q = e^(p/t) / Σ e^(p/t), p̄ = q ⊙ (q̄ - ⟨q, q̄⟩) / t",
     saves="q",
 )
 
