@@ -1,4 +1,7 @@
-"""Losses: one value per example (or per element, where optax has it so); never reduced."""
+"""Losses: one value per example (or per element, where optax has it so); never reduced.
+
+`make_fenchel_young_loss` makes more of them, of a maximum and where it is taken.
+"""
 
 from .binary import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
 from .binary import sigmoid_focal_loss as sigmoid_focal_loss
@@ -22,6 +25,9 @@ from .elementwise import log_cosh as log_cosh
 from .elementwise import perceptron_loss as perceptron_loss
 from .elementwise import quantile_loss as quantile_loss
 from .elementwise import squared_error as squared_error
+from .fenchel_young import make_fenchel_young_loss as make_fenchel_young_loss
+from .fenchel_young import softmax_fenchel_young_loss as softmax_fenchel_young_loss
+from .fenchel_young import sparsemax_fenchel_young_loss as sparsemax_fenchel_young_loss
 from .integer_labels import (
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
 )
@@ -67,6 +73,8 @@ __all__ = [
     "smooth_labels",
     "softmax_cross_entropy",
     "softmax_cross_entropy_with_integer_labels",
+    "softmax_fenchel_young_loss",
+    "sparsemax_fenchel_young_loss",
     "sparsemax_loss",
     "squared_error",
     "triplet_margin_loss",

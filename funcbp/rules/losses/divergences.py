@@ -7,6 +7,8 @@ Derivation. dℓ = Σ ∂f/∂q dq + ∂f/∂y dy, term by term.
 A target of 0 takes the term y (log y - q) out, value and derivatives, also at q = -∞: 0 log 0 = 0. (The slope
 at 0 is -∞ on one side; but what led to a probability of 0, a softmax say, multiplies it by 0.) What `where`
 leaves out counts for nothing. Saves both arguments.
+
+`optax.losses.convex_kl_divergence` is the older name, there deprecated, of `generalized_kl_divergence`.
 """
 
 from collections.abc import Callable, Mapping

@@ -5,7 +5,6 @@ A label outside [0, classes) gives NaN, value and gradient; a cotangent of 0 sta
 
 import jax
 import optax
-from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -14,6 +13,7 @@ from ..._rule import Rule
 from ...domains import Distinct, Integers, Normal, Point
 from .._checks import check_cotangent
 from ._shared import class_index, one_hot
+from ._simplex import above, threshold
 
 Scores = Float[Array, "*batch classes"]
 Labels = Int[Array, "*batch"]
@@ -144,16 +144,15 @@ def multiclass_sparsemax_loss_fwd(
     Backward:    z̄ = (p - e_k) ℓ̄
 
     Derivation. p maximizes ⟨p, z⟩ - ½ ⟨p, p⟩ over the simplex, so that maximum has the derivative p (Danskin:
-    what p itself changes does not count), and dℓ = ⟨p, dz⟩ - dz_k. τ = (Σ z - 1) / |S| over the support S of
-    p, the z above τ: what is not above the τ of its set leaves it, until nothing does (Michelot 1986).
+    what p itself changes does not count), and dℓ = ⟨p, dz⟩ - dz_k. τ without sorting (Michelot 1986).
 
     Saves z, the labels and τ (one number a row); p is recomputed.
     """
     _check_classes("multiclass_sparsemax_loss", scores)
     z = upcast(scores)
     index, inside = class_index(labels, z.shape[-1])
-    tau = _threshold(z)
-    p = _over(z, tau)
+    tau = threshold(z)
+    p = above(z, tau)
     s = z - jnp.take_along_axis(z, index[..., None], axis=-1, mode="clip")
     loss = jnp.sum(p * s, axis=-1) + (1 - jnp.sum(p * p, axis=-1)) / 2
     return jnp.where(inside, loss, jnp.nan).astype(scores.dtype), (scores, labels, tau)
@@ -166,36 +165,8 @@ def multiclass_sparsemax_loss_bwd(
     scores, labels, tau = residuals
     check_cotangent("multiclass_sparsemax_loss", loss_ct, labels.shape, scores.dtype)
     index, inside = class_index(labels, scores.shape[-1])
-    p = _over(upcast(scores), tau)
+    p = above(upcast(scores), tau)
     return ((p - one_hot(index, p.shape)) * _known(loss_ct, inside)).astype(scores.dtype), None
-
-
-def _over(z: jax.Array, tau: jax.Array) -> jax.Array:
-    # Not `maximum`, whose derivative at 0 is ½ in JAX.
-    return jnp.where(z > tau, z - tau, 0)
-
-
-def _threshold(z: jax.Array) -> jax.Array:
-    """The τ with Σ max(z - τ, 0) = 1, for every row."""
-    fixed = lax.stop_gradient(z)
-    # Shifted, or large scores would drown the 1. A few short sums: many times faster than to sort.
-    fixed = fixed - jnp.max(fixed, axis=-1, keepdims=True)
-
-    def fewer(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        support, _ = state
-        left = support & (fixed > _mean_excess(fixed, support))
-        return left, jnp.any(left != support)
-
-    support, _ = lax.while_loop(lambda state: state[1], fewer, (fixed > -1, jnp.array(True)))
-    top = lax.stop_gradient(jnp.max(z, axis=-1, keepdims=True))
-    return top + _mean_excess(z - top, support)
-
-
-def _mean_excess(z: jax.Array, support: jax.Array) -> jax.Array:
-    """(Σ z - 1) / |S|, sums over the support S."""
-    count = jnp.sum(support, axis=-1, keepdims=True)
-    # A row with NaN has no support.
-    return (jnp.sum(jnp.where(support, z, 0), axis=-1, keepdims=True) - 1) / jnp.maximum(count, 1)
 
 
 def _multiclass_sparsemax_reference(scores: Scores, labels: Labels) -> Losses:
