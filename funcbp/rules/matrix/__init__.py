@@ -22,6 +22,8 @@ from .forms import linear_network_cost as linear_network_cost
 from .forms import nested_form as nested_form
 from .forms import quadratic_form as quadratic_form
 from .forms import twice_nested_form as twice_nested_form
+from .generalized_eigen import eigh_generalized as eigh_generalized
+from .generalized_eigen import eigvalsh_generalized as eigvalsh_generalized
 from .inverses import cayley as cayley
 from .inverses import cho_solve as cho_solve
 from .inverses import inv as inv
@@ -54,6 +56,7 @@ from .singular import operator_norm as operator_norm
 from .singular import polar_factor as polar_factor
 from .singular import singular_values as singular_values
 from .singular import svd as svd
+from .singular import truncated_svd as truncated_svd
 from .structures import commutation as commutation
 from .structures import diagonal_matrix as diagonal_matrix
 from .structures import diagonal_part as diagonal_part
@@ -96,7 +99,9 @@ __all__ = [
     "diagonal_part",
     "diagonal_product",
     "eigh",
+    "eigh_generalized",
     "eigvalsh",
+    "eigvalsh_generalized",
     "expm",
     "expm_symmetric",
     "frobenius_norm",
@@ -160,6 +165,7 @@ __all__ = [
     "trace_sandwich_gram",
     "tril",
     "triu",
+    "truncated_svd",
     "twice_nested_form",
     "vector_norm",
     "vectorize",

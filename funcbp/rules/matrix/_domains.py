@@ -8,7 +8,7 @@ import numpy as np
 
 from ...domains import PositiveDefinite
 
-__all__ = ["DominantDiagonal", "FullRank", "SeparateEigenvalues", "Stable", "eye"]
+__all__ = ["DominantDiagonal", "FullRank", "NearIdentity", "SeparateEigenvalues", "Stable", "eye"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,17 @@ class SeparateEigenvalues:
     ) -> np.ndarray:
         """A positive definite matrix times its size."""
         return shape[-1] * PositiveDefinite().sample(rng, shape, sizes)
+
+
+@dataclass(frozen=True)
+class NearIdentity:
+    """Symmetric matrices with eigenvalues between 0.95 and 1.05: as a metric they hardly move eigenvalues."""
+
+    def sample(
+        self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
+    ) -> np.ndarray:
+        """A tenth of a positive definite matrix, and nine of I."""
+        return (9 * np.eye(shape[-1]) + PositiveDefinite().sample(rng, shape, sizes)) / 10
 
 
 @dataclass(frozen=True)

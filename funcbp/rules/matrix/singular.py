@@ -56,17 +56,25 @@ def _canonical_svd(x: jax.Array) -> tuple[tuple[jax.Array, ...], tuple[jax.Array
 
 
 def _svd_pullback(cts: tuple[jax.Array, ...], u: jax.Array, s: jax.Array, vt: jax.Array) -> tuple[jax.Array]:
+    """For cotangents of the first k of the triplets; those of the others are 0, and do not meet."""
     u_ct, s_ct, vt_ct = cts
     v_ct = T(vt_ct)
-    off = ~jnp.eye(s.shape[-1], dtype=bool)
+    k, rest = s_ct.shape[-1], s.shape[-1] - s_ct.shape[-1]
+    leading = np.arange(s.shape[-1]) < k
+    met = ~np.eye(s.shape[-1], dtype=bool) & (leading[:, None] | leading)
     a, b = s[..., :, None], s[..., None, :]
-    f = jnp.where(off, 1 / jnp.where(off, (b - a) * (b + a), 1), 0)
-    p, q = T(u) @ u_ct, vt @ v_ct
-    core = f * (p - T(p)) * b + a * f * (q - T(q)) + diag(s_ct)
+    f = jnp.where(met, 1 / jnp.where(met, (b - a) * (b + a), 1), 0)
+    p, q = (_wider(x, rest) for x in (T(u) @ u_ct, vt @ v_ct))
+    core = f * (p - T(p)) * b + a * f * (q - T(q)) + diag(_wider(s_ct, rest))
     # What of Ū and V̄ is outside of the spaces that U and V span: nothing for a square matrix.
-    rest_u = (u_ct - u @ p) / s[..., None, :]
-    rest_v = T((v_ct - T(vt) @ q) / s[..., None, :])
-    return ((u @ core + rest_u) @ vt + u @ rest_v,)
+    rest_u = (u_ct - u @ p[..., :k]) / s[..., None, :k]
+    rest_v = T((v_ct - T(vt) @ q[..., :k]) / s[..., None, :k])
+    return (u @ core @ vt + rest_u @ vt[..., :k, :] + u[..., :k] @ rest_v,)
+
+
+def _wider(x: jax.Array, count: int) -> jax.Array:
+    """With so many columns of zeros more."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, count)])
 
 
 def _svd_reference(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -103,6 +111,57 @@ svd = identity(
     note="The signs of a pair of singular vectors are free: u's entry of largest magnitude is positive, else "
     "the factors are those of `jnp.linalg.svd`. Where singular values are equal or 0, use "
     "`singular_values`, `nuclear_norm` or `polar_factor`, which have a derivative there.",
+)
+
+
+def _truncated(x: jax.Array, *, k: int = 1) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    smaller = min(x.shape[-2:])
+    if not 1 <= k <= smaller:
+        raise ValueError(
+            f"truncated_svd: static option `k` must be from 1 to {smaller}, the smaller side of `x` of shape "
+            f"{x.shape}, got {k}."
+        )
+    (u, s, vt), saved = _canonical_svd(x)
+    return (u[..., :k], s[..., :k], vt[..., :k, :]), saved
+
+
+def _truncated_pullback(
+    cts: tuple[jax.Array, ...], u: jax.Array, s: jax.Array, vt: jax.Array, *, k: int = 1
+) -> tuple[jax.Array]:
+    del k  # the number of cotangents
+    return _svd_pullback(cts, u, s, vt)
+
+
+def _truncated_reference(x: jax.Array, k: int = 1) -> tuple[jax.Array, jax.Array, jax.Array]:
+    u, s, vt = _svd_reference(x)
+    return u[..., :k], s[..., :k], vt[..., :k, :]
+
+
+truncated_svd = identity(
+    "truncated_svd",
+    "The k leading singular triplets: what the best approximation of rank k is made of.",
+    "U, σ, Vᵀ: the first k columns, numbers and rows of `svd`",
+    "as of `svd`; F only where i or j is one of the first k, as two of the others never meet",
+    "that of `svd`, with 0 for the cotangents of the triplets left out",
+    _truncated,
+    _truncated_pullback,
+    axes="x: m n",
+    outputs=("u", "s", "vh"),
+    domain={"x": WellConditioned()},
+    points={
+        "singular values equal": Point(
+            {"x": eye},
+            agrees=False,
+            why="singular vectors are not continuous there: infinity or NaN, as in JAX",
+        )
+    },
+    settings=({"k": 2},),
+    sizes=_SIZES,
+    reference=in_float32(_truncated_reference),
+    source="Giles 2008, 3.2; Townsend 2016; Eckart and Young 1936",
+    saves="U, σ, V, those left out, too",
+    note="Differentiable where σ_1 > … > σ_k > σ_(k+1) and σ_k > 0; at a tie among these infinity or NaN. "
+    "What is left out may be equal, or 0. Signs as in `svd`.",
 )
 
 
