@@ -10,6 +10,7 @@ from .moments import std as std
 from .moments import var as var
 from .scaling import l2_normalize as l2_normalize
 from .scaling import rms_norm as rms_norm
+from .scaling import spectral_norm_by_vectors as spectral_norm_by_vectors
 from .scaling import weight_norm as weight_norm
 from .spectral_norm import spectral_norm as spectral_norm
 
@@ -22,6 +23,7 @@ __all__ = [
     "layer_norm",
     "rms_norm",
     "spectral_norm",
+    "spectral_norm_by_vectors",
     "standardize",
     "std",
     "var",

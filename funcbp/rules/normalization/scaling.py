@@ -1,12 +1,13 @@
-"""Scaling to a fixed length, without centering: RMS normalization, unit vectors, weight normalization."""
+"""Scaling to a fixed length, without centering: RMS, unit vectors, weight and spectral normalization."""
 
 import jax
+from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._numerics import upcast
 from ..._rule import Rule
-from ...domains import Normal, Point
+from ...domains import Normal, Point, Uniform
 from ...factors import Factor
 from .._checks import check_cotangent
 from ._standardized import affine, affine_pullback, inverse_root, mean_over, scaling_ct
@@ -180,4 +181,78 @@ weight_norm = Rule(
     },
     formula="w = γ v̂, v̂ = v/‖v‖; v̄ = γ/‖v‖ (w̄ - v̂ Σ(v̂ ⊙ w̄)), γ̄ = Σ v̂ ⊙ w̄",
     saves="v, γ, 1/‖v‖",
+)
+
+
+Matrix = Float[Array, "*batch in out"]
+U = Float[Array, "*batch in"]
+Right = Float[Array, "*batch out"]
+Sigma = Float[Array, "*batch 1 1"]
+
+
+def spectral_norm_by_vectors_fwd(w: Matrix, u: U, v: Right) -> tuple[Matrix, tuple[Matrix, U, Right, Sigma]]:
+    """A matrix over the estimate of its largest singular value that a power iteration's vectors give.
+
+    As `torch.nn.utils.spectral_norm` (Miyato et al. 2018, arXiv:1802.05957), with u and v the state that the
+    training loop iterates: v = unit(Wᵀ u), u = unit(W v), once before each step.
+
+    Forward:     σ = uᵀ W v      y = W/σ
+    Backward:    w̄ = (ȳ - ⟨ȳ, y⟩ u vᵀ)/σ      ū = v̄ = 0: constants, by choice
+
+    Derivation. With u and v fixed, dσ = uᵀ dW v and dy = dW/σ - y dσ/σ. At the true singular vectors that is
+    the whole derivative (they keep length 1, so that how they move does not count): the rule `spectral_norm`.
+
+    Where σ = 0, y = 0 and w̄ = 0 (autodiff: NaN).
+
+    Saves W, u, v (alive anyway) and σ, one number a matrix.
+    """
+    sigma = jnp.sum(upcast(w) * _rank_one(u, v), axis=(-2, -1), keepdims=True)
+    return (upcast(w) * _over(sigma)).astype(w.dtype), (w, u, v, sigma)
+
+
+def spectral_norm_by_vectors_bwd(
+    residuals: tuple[Matrix, U, Right, Sigma], y_ct: Matrix
+) -> tuple[Matrix, U, Right]:
+    """w̄ = (ȳ - ⟨ȳ, y⟩ u vᵀ)/σ, and 0 for u and v."""
+    w, u, v, sigma = residuals
+    check_cotangent("spectral_norm_by_vectors", y_ct, w.shape, w.dtype)
+    ct, inverse = upcast(y_ct), _over(sigma)
+    along = jnp.sum(ct * upcast(w), axis=(-2, -1), keepdims=True) * inverse
+    w_ct = inverse * (ct - along * _rank_one(u, v))
+    return w_ct.astype(w.dtype), jnp.zeros_like(u), jnp.zeros_like(v)
+
+
+def _rank_one(u: U, v: Right) -> Matrix:
+    # Constants of `primal`, too.
+    return lax.stop_gradient(upcast(u)[..., :, None] * upcast(v)[..., None, :])
+
+
+def _over(sigma: Sigma) -> Sigma:
+    """1/σ, and 0 at 0."""
+    zero = sigma == 0
+    return jnp.where(zero, 0, 1 / jnp.where(zero, 1, sigma))
+
+
+def _by_vectors_reference(w: Matrix, u: U, v: Right) -> Matrix:
+    u, v = lax.stop_gradient((u, v))
+    return w / jnp.einsum("...i,...io,...o->...", u, w, v)[..., None, None]
+
+
+spectral_norm_by_vectors = Rule(
+    spectral_norm_by_vectors_fwd,
+    spectral_norm_by_vectors_bwd,
+    reference=_by_vectors_reference,
+    domain={"w": Uniform(0.5, 1.5), "u": Uniform(0.3, 0.6), "v": Uniform(0.3, 0.6)},
+    points={
+        "zero matrix": Point(
+            {"w": 0.0},
+            {"w": 0.0, "u": 0.0, "v": 0.0},
+            agrees=False,
+            why="0/0: 0 here, NaN in JAX",
+            smooth=False,
+        ),
+    },
+    formula="y = W/σ, σ = uᵀ W v; w̄ = (ȳ - ⟨ȳ, y⟩ u vᵀ)/σ, ū = v̄ = 0",
+    saves="W, u, v, σ",
+    surrogate=True,
 )
