@@ -14,7 +14,7 @@ from jax.scipy import linalg as jsl
 from ...domains import Point, PositiveDefinite, Uniform, WellConditioned
 from ._algebra import T, derived, diag, diagonal, dot, identity_like, in_float32, inner, sym
 from ._bases import in_another_basis
-from ._domains import FullRank
+from ._domains import FullRank, eye
 from ._identity import identity, scalar
 
 
@@ -63,9 +63,9 @@ def _cofactors_tangent(dx: jax.Array, x: jax.Array) -> jax.Array:
     # the cofactors move by Σ_j σ_ij H_jj on the diagonal and by -σ_ij H_ji beside it.
     u, s, vt = jnp.linalg.svd(x, full_matrices=False)
     n = x.shape[-1]
-    eye = np.eye(n, dtype=bool)
-    others = ~(eye[:, None, :] | eye[None, :, :])
-    sigma = jnp.prod(jnp.where(others, s[..., None, None, :], 1), -1) * ~eye
+    same = np.eye(n, dtype=bool)
+    others = ~(same[:, None, :] | same[None, :, :])
+    sigma = jnp.prod(jnp.where(others, s[..., None, None, :], 1), -1) * ~same
     h = T(u) @ dx @ T(vt)
     m = diag(jnp.sum(sigma * diagonal(h)[..., None, :], -1)) - sigma * T(h)
     return (jnp.linalg.det(u) * jnp.linalg.det(vt))[..., None, None] * (u @ m @ vt)
@@ -90,13 +90,19 @@ def _laplace(x: jax.Array) -> jax.Array:
     return sum((-1) ** j * x[..., 0, j] * _laplace(minor) for j, minor in enumerate(minors))
 
 
-def _matrix(*rows: tuple[float, ...]) -> Any:
-    return lambda shape: np.broadcast_to(np.array(rows), shape)
+def _cornered(corner: float, *rows: tuple[float, ...]) -> Any:
+    """Three rows, with a diagonal of `corner` before them where the matrix has more."""
+
+    def matrix(shape: tuple[int, ...]) -> np.ndarray:
+        x = corner * np.eye(shape[-1])
+        x[-3:, -3:] = rows
+        return np.broadcast_to(x, shape)
+
+    return matrix
 
 
-_EYE = _matrix((1, 0, 0), (0, 1, 0), (0, 0, 1))
-_NO_COLUMN = _matrix((0, 1, 2), (0, 3, 1), (0, 1, 4))
-_RANK_2 = _matrix((1, 2, 3), (4, 5, 6), (7, 8, 9))
+_NO_COLUMN = _cornered(1, (0, 1, 2), (0, 3, 1), (0, 1, 4))
+_RANK_2 = _cornered(1, (1, 2, 3), (4, 5, 6), (7, 8, 9))
 
 det = scalar(
     "det",
@@ -108,15 +114,15 @@ det = scalar(
     lambda cofactors: (cofactors,),
     axes="x: n n",
     points={
-        "rank n - 1": Point({"x": _RANK_2}, {"x": _matrix((-3, 6, -3), (6, -12, 6), (-3, 6, -3))}),
+        "rank n - 1": Point({"x": _RANK_2}, {"x": _cornered(0, (-3, 6, -3), (6, -12, 6), (-3, 6, -3))}),
         "rank n - 1, a column of zeros": Point(
             {"x": _NO_COLUMN},
-            {"x": _matrix((11, 0, 0), (-2, 0, 0), (-5, 0, 0))},
+            {"x": _cornered(0, (11, 0, 0), (-2, 0, 0), (-5, 0, 0))},
         ),
-        "rank n - 2": Point({"x": _matrix((1, 1, 1), (1, 1, 1), (1, 1, 1))}, {"x": 0.0}),
-        "X = I": Point({"x": _EYE}, {"x": _EYE}),
+        "rank 1": Point({"x": 1.0}, {"x": 0.0}),
+        "X = I": Point({"x": eye}, {"x": eye}),
     },
-    sizes=({"n": 3}, {"n": 4}, {"n": 2}),
+    sizes=({"n": 3}, {"n": 4}),
     reference=_laplace,
     source="Cookbook (46)-(50), (62); Giles 2008, 2.2.4",
     saves="the cofactors",
