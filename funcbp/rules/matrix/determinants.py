@@ -29,9 +29,14 @@ def _expanded(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Determinant and cofactors of at most three rows, written out: no division, and right at every rank."""
     n = x.shape[-1]
     if n == 3:
-        # C_ij = x_(i+1, j+1) x_(i+2, j+2) - x_(i+1, j+2) x_(i+2, j+1), counting around.
-        a, b = jnp.roll(x, (-1, -1), (-2, -1)), jnp.roll(x, (-2, -2), (-2, -1))
-        cofactors = a * b - jnp.roll(x, (-1, -2), (-2, -1)) * jnp.roll(x, (-2, -1), (-2, -1))
+        # Counting around, C_ij = x_(i+1, j+1) x_(i+2, j+2) - x_(i+1, j+2) x_(i+2, j+1). Number by number: that
+        # compiles to one loop.
+        e = [[x[..., i % 3, j % 3] for j in range(5)] for i in range(5)]
+        rows = [
+            [e[i + 1][j + 1] * e[i + 2][j + 2] - e[i + 1][j + 2] * e[i + 2][j + 1] for j in range(3)]
+            for i in range(3)
+        ]
+        cofactors = jnp.stack([jnp.stack(row, -1) for row in rows], -2)
     elif n == 2:
         cofactors = jnp.flip(x, (-2, -1)) * np.array([[1, -1], [-1, 1]], x.dtype)
     else:
