@@ -29,8 +29,8 @@ def _expanded(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Determinant and cofactors of at most three rows, written out: no division, and right at every rank."""
     n = x.shape[-1]
     if n == 3:
-        # Counting around, C_ij = x_(i+1, j+1) x_(i+2, j+2) - x_(i+1, j+2) x_(i+2, j+1). Number by number: that
-        # compiles to one loop.
+        # Counting around, C_ij = x_(i+1, j+1) x_(i+2, j+2) - x_(i+1, j+2) x_(i+2, j+1): number by number,
+        # which compiles to one loop.
         e = [[x[..., i % 3, j % 3] for j in range(5)] for i in range(5)]
         rows = [
             [e[i + 1][j + 1] * e[i + 2][j + 2] - e[i + 1][j + 2] * e[i + 2][j + 1] for j in range(3)]
