@@ -202,11 +202,13 @@ def _step(
 
 def _norms(rule: _Rule, groups: list[str], squares: list[Any], examples: int) -> dict[str, jax.Array]:
     """The norm of every group, `(batch, *stack)`; 0 for a network of which all is frozen."""
-    totals = {"": jnp.zeros(examples)} if rule.single else {}
+    totals: dict[str, jax.Array] = {}
     for group, square in zip(groups, squares, strict=True):
         if square is not None:
             square = square if rule.stacked else jnp.sum(square, tuple(range(1, square.ndim)))
             totals[group] = totals[group] + square if group in totals else square
+    if rule.single and not totals:
+        totals[""] = jnp.zeros(examples, jnp.float32)
     return {group: jnp.sqrt(total) for group, total in totals.items()}
 
 

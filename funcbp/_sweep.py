@@ -1,5 +1,7 @@
 """The sweep itself: forward, then the δ recurrence back, with whatever is to be collected on the way."""
 
+import functools
+import operator
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -198,7 +200,8 @@ def _norms(squared_norms: PyTree, examples: int) -> jax.Array:
 
 
 def _added(tree: PyTree, shape: tuple[int, ...]) -> jax.Array:
-    return sum(jax.tree.leaves(tree), jnp.zeros(shape))
+    leaves = jax.tree.leaves(tree)
+    return functools.reduce(operator.add, leaves) if leaves else jnp.zeros(shape, jnp.float32)
 
 
 def _cotangents(tree: PyTree) -> PyTree:

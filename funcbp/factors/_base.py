@@ -1,6 +1,8 @@
 """What every factor can do."""
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, TypeVar, cast, dataclass_transform
@@ -92,7 +94,8 @@ class Factor:
         >>> rows.inner(Outer(jnp.eye(3)[jnp.array([2, 1])], jnp.ones((2, 1))))
         Array([3., 0.], dtype=float32)
         """
-        return sum((a._inner(b) for a in self.parts() for b in other.parts()), jnp.zeros(()))
+        products = [a._inner(b) for a in self.parts() for b in other.parts()]
+        return functools.reduce(operator.add, products)
 
     def gram(self, other: "Factor | None" = None) -> jax.Array:
         """⟨g_n, g′_m⟩ for all n and m: `(examples, other's examples)`; by default of the factor with itself.
@@ -100,7 +103,8 @@ class Factor:
         For outer products without positions (A A′ᵀ) ⊙ (Δ Δ′ᵀ).
         """
         other = self if other is None else other
-        return sum((a._gram(b) for a in self.parts() for b in other.parts()), jnp.zeros(()))
+        products = [a._gram(b) for a in self.parts() for b in other.parts()]
+        return functools.reduce(operator.add, products)
 
     def second_moment(self) -> jax.Array:
         """Σ g_n ⊙ g_n, in the shape of the parameter."""

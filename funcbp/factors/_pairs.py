@@ -14,7 +14,7 @@ from typing import cast
 import jax
 from jax import numpy as jnp
 
-from .._numerics import matmul, upcast
+from .._numerics import accumulator, matmul, upcast
 from ._blocks import block_length, mapped
 
 __all__ = ["OneHot", "Pairs"]
@@ -119,6 +119,9 @@ def _products(a: Side, b: Side) -> jax.Array:
     if a.shape[0] == b.shape[0] == 1:
         # Under vmap a product of matrices with one row each is slower than what it is: a sum of products.
         return jnp.sum(upcast(a) * upcast(b), axis=-1, keepdims=True)
+    if a.dtype == b.dtype == accumulator(a):
+        # Unlike a product with the transpose, this never has XLA lay out b twice.
+        return jnp.einsum("ti,si->ts", a, b)
     return matmul(a, b.T)
 
 

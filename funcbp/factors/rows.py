@@ -61,9 +61,15 @@ class Rows(Factor):
     def squared_norms(self) -> jax.Array:
         """Σ_ts [i_t = i_s] ⟨δ_t, δ_s⟩, which is the sum of the squares once the δ's of each id are added up.
 
+        The first form for 2 T ≤ features: it takes a quarter of the memory there, in about the same time. The
+        second, `merged`, does not grow with T².
+
         >>> Rows(jnp.array([[0, 1, 0]]), jnp.array([[[1.0], [2.0], [3.0]]]), 5).squared_norms()
         Array([20.], dtype=float32)
         """
+        pairs = self.pairs()
+        if 2 * pairs.positions <= self.delta.shape[-1]:
+            return pairs.inner(pairs)
         return jnp.sum(jnp.square(self.merged().delta), axis=(1, 2))
 
     def second_moment(self) -> jax.Array:

@@ -70,6 +70,7 @@ MAKERS = {
     "elementwise matrix": lambda: Elementwise(normal(BATCH, 4, 3), normal(BATCH, 4, 3), 2),
     "rows": lambda: Rows(ids(BATCH), normal(BATCH, 3), 6),
     "rows with positions": lambda: Rows(ids(BATCH, 2, 4, size=3), normal(BATCH, 2, 4, 3), 3),
+    "rows, few positions": lambda: Rows(ids(BATCH, 3, size=2), normal(BATCH, 3, 8), 2),
     "transposed": lambda: Transposed(Outer(normal(BATCH, 2, 9), normal(BATCH, 2, 8))),
     "transposed rows": lambda: Transposed(Rows(ids(BATCH, 4), normal(BATCH, 4, 3), 6)),
     "tied": tied,
