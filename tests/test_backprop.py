@@ -479,7 +479,11 @@ def call(network=None, loss=CROSS_ENTROPY, args=None, options=None, **arrays):
         (lambda: call(options={"reduction": "max"}), ValueError, "`reduction` must be 'mean' or 'sum'"),
         (lambda: call(options={"microbatches": 0}), ValueError, "at least 1, got 0"),
         (lambda: call(options={"microbatches": 4}), ValueError, "a batch of 6 cannot be split into 4"),
-        (lambda: call(options={"microbatches": 2, "collect": ("deltas",)}), ValueError, "with microbatches only"),
+        (
+            lambda: call(options={"microbatches": 2, "collect": ("deltas",)}),
+            ValueError,
+            "with microbatches only",
+        ),
         (
             lambda: call(options={"frozen": ("1",)}),
             ValueError,
