@@ -14,6 +14,9 @@ for profile, examples in (("default", 20), ("long", 500)):
     )
 
 
+_COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long", action="store_true", help="more examples, shapes and dtypes; tests marked `long`"
@@ -22,6 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("long" if config.getoption("--long") else "default")
+    if not config.getoption("--long"):
+        # Most of a test's time is LLVM optimizing what runs once.
+        os.environ.setdefault("XLA_FLAGS", _COMPILE_FAST)
     if folder := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -8,6 +8,7 @@ and exp2 hundreds far out): whoever calls them cannot help it, and is not to be 
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jax import numpy as jnp
 
@@ -35,7 +36,12 @@ def apply(equation: JaxprEqn, values: list[Any]) -> list[Any]:
         outputs = _SEVERAL[name](parameters, *values)
     else:
         outputs = _compat.bind(equation, values)
-    return [np.asarray(x, dtype) for x, dtype in zip(outputs, dtypes, strict=True)]
+    return [_array(x, dtype) for x, dtype in zip(outputs, dtypes, strict=True)]
+
+
+def _array(x: Any, dtype: Any) -> Any:
+    # Random keys are no numbers for NumPy.
+    return x if jnp.issubdtype(dtype, jax.dtypes.extended) else np.asarray(x, dtype)
 
 
 def _dot(parameters: dict[str, Any], a: Any, b: Any) -> Any:

@@ -43,3 +43,9 @@ def test_an_entry_at_the_threshold_is_outside_in_every_mode():
     p = jnp.array([1.0, 0.0])  # τ = 0 with one entry and with two
     for jacobian in (jax.jacrev(rules.sparsemax)(p), jax.jacfwd(rules.sparsemax.primal)(p)):
         np.testing.assert_array_equal(jacobian, np.zeros((2, 2)))
+
+
+def test_a_row_with_nan_is_nan_and_the_others_are_not():
+    q = rules.sparsemax(jnp.array([[1.0, jnp.nan, 0.0], [0.0, 0.0, -5.0]]))
+    assert np.isnan(q[0]).all()
+    assert q[1].tolist() == [0.5, 0.5, 0.0]

@@ -35,3 +35,7 @@ def test_forward_mode_has_the_same_slope():
     for rule in (rules.straight_through_sign, rules.reverse_gradient, rules.stop_gradient):
         tangent = jax.jvp(rule.primal, (X,), (jnp.ones_like(X),))[1]
         np.testing.assert_array_equal(tangent, slopes(rule))
+
+
+def test_what_is_stopped_lets_no_infinite_cotangent_through():
+    assert rules.stop_gradient.bwd(jnp.ones(2), jnp.array([jnp.inf, jnp.nan]))[0].tolist() == [0, 0]

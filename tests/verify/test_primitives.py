@@ -94,6 +94,7 @@ SHAPED = {
     "cond": lambda x: lax.cond(x[0, 0] > 0, lambda y: y * 2, lambda y: y * 3, x),
     "gather": lambda x: x[:, jnp.array([2, 0])],
     "whole division": lambda x: lax.div(WHOLE + (x > 9), jnp.full_like(WHOLE, -4)),
+    "random": lambda x: x + jax.random.normal(jax.random.key((10 * x[0, 0]).astype(int)), (2, 3)),
     "narrow product": lambda x: jnp.dot(
         x.astype(jnp.bfloat16), Y.T.astype(jnp.bfloat16), preferred_element_type=jnp.float32
     ),

@@ -55,7 +55,9 @@ def _surrogate(
 
     def bwd(residuals: X, q_ct: X) -> tuple[X]:
         check_cotangent(name, q_ct, residuals.shape, residuals.dtype)
-        return ((slope(upcast(residuals)) * upcast(q_ct)).astype(q_ct.dtype),)
+        slopes = slope(upcast(residuals))
+        # What is stopped is stopped, an infinite cotangent too.
+        return (jnp.where(slopes == 0, 0, slopes * upcast(q_ct)).astype(q_ct.dtype),)
 
     def reference(x: X) -> X:
         return soft(x) + lax.stop_gradient(hard(x) - soft(x))

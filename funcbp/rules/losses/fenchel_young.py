@@ -23,8 +23,8 @@ from ..._numerics import upcast
 from ..._rule import Rule
 from ...domains import Normal, Point, Simplex
 from .._checks import check_cotangent
+from .._simplex import above, threshold
 from ..activations.softmax import logsumexp, softmax
-from ._simplex import above, threshold
 
 Scores = Float[Array, "*batch classes"]
 Losses = Float[Array, "*batch"]

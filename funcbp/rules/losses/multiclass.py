@@ -12,8 +12,8 @@ from ..._numerics import upcast
 from ..._rule import Rule
 from ...domains import Distinct, Integers, Normal, Point
 from .._checks import check_cotangent
+from .._simplex import above, threshold
 from ._shared import class_index, one_hot
-from ._simplex import above, threshold
 
 Scores = Float[Array, "*batch classes"]
 Labels = Int[Array, "*batch"]

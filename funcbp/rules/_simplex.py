@@ -9,8 +9,8 @@ __all__ = ["above", "threshold"]
 
 def above(z: jax.Array, tau: jax.Array) -> jax.Array:
     """max(z - τ, 0): the projection of z, if τ is its threshold."""
-    # Not `maximum`, whose derivative at 0 is ½ in JAX.
-    return jnp.where(z > tau, z - tau, 0)
+    # Not `maximum`, whose derivative at 0 is ½ in JAX; and NaN is not to pass for 0.
+    return jnp.where(z <= tau, 0, z - tau)
 
 
 def threshold(z: jax.Array) -> jax.Array:
