@@ -2,6 +2,7 @@
 
 from . import domains as domains
 from . import factors as factors
+from . import jacobians as jacobians
 from . import layers as layers
 from . import rules as rules
 from . import training as training
@@ -18,6 +19,7 @@ from ._derive import derive as derive
 from ._precision import Precision as Precision
 from ._rule import Rule as Rule
 from ._rule import catalogue as catalogue
+from .jacobians import jacobian as jacobian
 from .verify import assert_chain as assert_chain
 from .verify import assert_gradient as assert_gradient
 from .verify import assert_jacobian as assert_jacobian
@@ -49,6 +51,8 @@ __all__ = [
     "derive",
     "domains",
     "factors",
+    "jacobian",
+    "jacobians",
     "layers",
     "predict",
     "rules",
