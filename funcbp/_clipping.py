@@ -184,7 +184,7 @@ def _step(
     options: Setup, rule: _Rule, params: PyTree, batch: Batch, state: PyTree, key: jax.Array | None
 ) -> tuple[PyTree, PyTree, PyTree]:
     """(value, grads), (norms, coefficients, loss of every example), state."""
-    collect = ("squared_norms", "factors", "per_example")
+    collect = ("squared_norms", "compact factors", "per_example")
     result = options.run(params, batch, None, state, key, collect=collect)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     squares, factors = (treedef.flatten_up_to(tree) for tree in (result.squared_norms, result.factors))

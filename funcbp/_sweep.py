@@ -136,6 +136,7 @@ class Setup:
             pairs = zip(met, parameters, strict=True)
             return treedef.unflatten([laid_out(m, name, p) for m, p in pairs]) if wanted else None
 
+        kept = {"factors", "compact factors"}
         squared_norms = tree("squared_norms", not {"norms", "squared_norms"}.isdisjoint(collect))
         return Sweep(
             value,
@@ -150,7 +151,10 @@ class Setup:
             _norms(squared_norms, examples) if "norms" in collect else None,
             squared_norms if "squared_norms" in collect else None,
             _added(tree("gram", True), (examples, examples)) if "gram" in collect else None,
-            *(tree(n, n in collect) for n in ("second_moment", "per_example_grads", "kronecker", "factors")),
+            *(tree(n, n in collect) for n in ("second_moment", "per_example_grads", "kronecker")),
+            tree(
+                "compact factors" if "compact factors" in collect else "factors", not kept.isdisjoint(collect)
+            ),
         )
 
 

@@ -11,6 +11,7 @@ from jax.tree_util import KeyPath
 from ._numerics import upcast
 from ._signature import describe
 from .factors import Factor, Stacked
+from .factors.total import compact
 from .layers._layer import Visit, path_string
 
 __all__ = ["PER_EXAMPLE", "Met", "laid_out", "visitor"]
@@ -25,8 +26,9 @@ _CONTRACTIONS: dict[str, Callable[[Factor], Any]] = {
     "gram": lambda factor: factor.gram(),
     "kronecker": lambda factor: factor.kronecker(),
     "factors": lambda factor: factor,
+    "compact factors": lambda factor: factor,
 }
-PER_EXAMPLE = (*_CONTRACTIONS, "norms")
+PER_EXAMPLE = (*(name for name in _CONTRACTIONS if name != "compact factors"), "norms")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def visitor(
     """The visit that collects `names`: "grads", and any of `PER_EXAMPLE`.
 
     Args:
-        names: what to collect.
+        names: what to collect; "compact factors" for what is smaller, the factors or the gradients.
         is_frozen: whether the parameter at a dotted path takes no part: its gradient is 0, all else None.
         visit: the user's own.
         examples: size of the batch.
@@ -80,6 +82,7 @@ def visitor(
         if wanted and not frozen:
             _check_examples(where, factor, examples)
             own = factor if total is None else factor.scaled(total)
+            own = compact(own) if "compact factors" in names else own
             values |= {name: contract(own) for name, contract in wanted.items()}
         return Met(values | dict.fromkeys(wanted.keys() - values.keys()), parameter.ndim)
 
@@ -95,7 +98,7 @@ def laid_out(met: Met, name: str, parameter: jax.Array) -> PyTree:
         return jnp.moveaxis(value, depth, 0)
     if name == "gram":
         return jnp.sum(value, tuple(range(depth)))
-    if name == "factors":
+    if name in ("factors", "compact factors"):
         for _ in range(depth):
             value = Stacked(value)
     return value

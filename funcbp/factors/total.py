@@ -1,12 +1,14 @@
 """`Total`: a bias."""
 
+import math
+
 import jax
 from jaxtyping import Array, Float
 
 from .._numerics import upcast
 from ._base import Factor, factor
 
-__all__ = ["Total"]
+__all__ = ["Total", "compact"]
 
 
 @factor("ndim")
@@ -32,3 +34,20 @@ class Total(Factor):
 
     def _own_axes(self) -> int:
         return self.ndim
+
+
+def compact(factor: Factor) -> Factor:
+    """The gradients of the examples, as a `Total`, where they are fewer numbers than the factor; else itself.
+
+    So it is for biases and gains, whose positions are summed, and for weights with many positions. What is
+    contracted then takes no products any more.
+
+    >>> from jax import numpy as jnp
+    >>> compact(Total(jnp.ones((2, 5, 3)))).delta.shape
+    (2, 3)
+    """
+    shape = factor.shape()
+    size = sum(a.size for a in jax.tree.leaves(factor))
+    if factor.examples() * math.prod(shape) >= size:
+        return factor
+    return Total(factor.per_example(), len(shape))
