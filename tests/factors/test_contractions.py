@@ -21,6 +21,7 @@ from funcbp.factors import (
     Total,
     Transposed,
 )
+from funcbp.factors.total import compact
 
 BATCH = 5
 
@@ -259,6 +260,17 @@ def test_patches_unfolded_have_the_same_gradient():
     for name in ("patches", "patches, large kernel", "patches, dilated"):
         factor = made(name)
         assert_close(factor.unfolded().gradient().reshape(factor.shape()), factor.gradient())
+
+
+@pytest.mark.parametrize(
+    ("name", "smaller"), [("total with positions", True), ("outer, many positions", True), ("outer", False)]
+)
+def test_what_is_smaller_is_kept(name, smaller):
+    factor = made(name)
+    kept = compact(factor)
+    assert isinstance(kept, Total) == smaller
+    assert_close(kept.per_example(), factor.per_example())
+    assert sum(a.size for a in jax.tree.leaves(kept)) <= sum(a.size for a in jax.tree.leaves(factor))
 
 
 def test_merged_rows_are_read_once():
