@@ -5,7 +5,7 @@ Factors that have only axes of the output are Diag(·) after it, those that have
 before it; of the rest, what connects one axis of the output to one of X is L or R.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -56,9 +56,14 @@ def by_factor(node: Node, position: int, values: Values) -> Operator:
     alone = [f for f in factors if not f[1]]
     after = [f for f in factors if f[1] and set(f[1]) <= set(out) and (len(f[1]) > 1 or f[1][0] in labels)]
     before = [f for f in factors if f not in after and len(f[1]) > 1 and set(f[1]) <= set(labels)]
-    rest = [f for f in factors if f not in [*alone, *after, *before]]
+    axes = _axes([f for f in factors if f not in [*alone, *after, *before]], labels, out)
+    for k, axis in enumerate(axes):
+        if axis.factors and axis.out == axis.inner:  # a number for every place on the axis, or one for all
+            own = () if axis.out is None else (axis.out,)
+            (after if own else alone).append((contraction(ONE, axis.factors, own, sizes), own))
+            axes[k] = axis._replace(factors=[])
     operator = compose(_diagonal(before, labels, sizes, values), first)
-    operator = compose(_middle(rest, labels, out, sizes, values), operator)
+    operator = compose(_middle(axes, labels, out, sizes, values), operator)
     operator = compose(_diagonal(after, out, sizes, values), operator)
     return _scaled(coefficient, alone, operator, values)
 
@@ -77,7 +82,9 @@ def _taking_diagonal(shape: tuple[int, ...]) -> Operator:
     return Selection(jnp.arange(shape[0]) * (shape[0] + 1), shape, shape[:1], "diag")
 
 
-def _diagonal(factors: Sequence[Factor], axes: Sequence[Label], sizes: dict, values: Values) -> Operator:
+def _diagonal(
+    factors: Sequence[Factor], axes: Sequence[Label], sizes: Mapping[Label, int], values: Values
+) -> Operator:
     shape = tuple(sizes[k] for k in axes)
     if not factors:
         return Identity(shape)
@@ -86,28 +93,29 @@ def _diagonal(factors: Sequence[Factor], axes: Sequence[Label], sizes: dict, val
 
 
 def _middle(
-    factors: Sequence[Factor],
+    axes: Sequence[_Axis],
     labels: Sequence[Label],
     out: Sequence[Label],
-    sizes: dict[Label, int],
+    sizes: Mapping[Label, int],
     values: Values,
 ) -> Operator:
     """L dX R, with X transposed first where its columns belong to the rows of the output."""
-    if not factors and set(labels) == set(out):
+    if set(labels) == set(out) and not any(axis.factors for axis in axes):
         return _permuted(labels, out, sizes)
     if len(labels) > 2 or len(out) > 2:
         raise UnsupportedError("a product of arrays with more than two axes")
-    rows, columns = _paired(_axes(factors, labels, out), labels, out)
-    order = [k for k in (rows.inner, columns.inner) if k is not None]
-    made = [_matrix(axis, sizes, values) for axis in (rows, columns)]
-    (left, left_name), (right, right_name) = made[0], _turned(*made[1])
+    rows, columns = _paired(axes, labels, out)
+    left, left_name = _matrix(rows, sizes, values)
+    right, right_name = _matrix(columns, sizes, values)
     groups = [() if k is None else (sizes[k],) for k in (rows.inner, columns.inner, rows.out, columns.out)]
-    return compose(Kronecker(left, right, *groups, left_name, right_name), _permuted(labels, order, sizes))
+    product = Kronecker(left, None if right is None else right.T, *groups, left_name, right_name.T)
+    order = [k for k in (rows.inner, columns.inner) if k is not None]
+    return compose(product, _permuted(labels, order, sizes))
 
 
-def _permuted(labels: Sequence[Label], order: Sequence[Label], sizes: dict[Label, int]) -> Operator:
+def _permuted(labels: Sequence[Label], order: Sequence[Label], sizes: Mapping[Label, int]) -> Operator:
     shape = tuple(sizes[k] for k in labels)
-    axes = tuple(labels.index(k) for k in order)
+    axes = tuple(list(labels).index(k) for k in order)
     return Identity(shape) if axes == tuple(range(len(axes))) else Commutation(shape, axes)
 
 
@@ -128,25 +136,19 @@ def _axes(factors: Sequence[Factor], labels: Sequence[Label], out: Sequence[Labe
     return axes
 
 
-def _paired(axes: list[_Axis], labels: Sequence[Label], out: Sequence[Label]) -> tuple[_Axis, _Axis]:
-    """The rows and the columns: by the axis of the output; what has none joins one that has no input."""
-    nothing = _Axis(None, None, [])
-    found = [next((a for a in axes if k is not None and a.out == k), nothing) for k in (*out, None, None)[:2]]
-    for axis in sorted((a for a in axes if a.out is None), key=lambda a: _place(a, labels)):
-        free = next(i for i in (0, 1) if found[i].inner is None)
-        if axis.inner is None:
-            free = 0
-        found[free] = _Axis(
-            found[free].out, found[free].inner or axis.inner, found[free].factors + axis.factors
-        )
-    return found[0], found[1]
+def _paired(axes: Sequence[_Axis], labels: Sequence[Label], out: Sequence[Label]) -> list[_Axis]:
+    """The rows and the columns, by the axis of the output; an axis of X that is summed joins a free place."""
+    found = [next(a for a in axes if a.out == k) for k in out]
+    found += [_Axis(None, None, [])] * (2 - len(out))
+    for label in labels:
+        summed = next(a for a in axes if a.inner == label)
+        if summed.out is None:
+            free = next(k for k, axis in enumerate(found) if axis.inner is None)
+            found[free] = _Axis(found[free].out, label, [*found[free].factors, *summed.factors])
+    return found
 
 
-def _place(axis: _Axis, labels: Sequence[Label]) -> int:
-    return labels.index(axis.inner) if axis.inner is not None else len(labels)
-
-
-def _matrix(axis: _Axis, sizes: dict[Label, int], values: Values) -> tuple[jax.Array | None, Name]:
+def _matrix(axis: _Axis, sizes: Mapping[Label, int], values: Values) -> tuple[jax.Array | None, Name]:
     """(axis of the output, axis of X), and its name; None for the identity."""
     if axis.out == axis.inner and not axis.factors:
         return None, Name.of("I")
@@ -162,10 +164,6 @@ def _named(node: Node, axis: _Axis) -> Name:
         return Name(written(node), written(turned))
     name = Name.of(written(node) if " " not in written(node) else f"({written(node)})")
     return name if axis.inner is None else name.T
-
-
-def _turned(matrix: jax.Array | None, name: Name) -> tuple[jax.Array | None, Name]:
-    return (None if matrix is None else matrix.T), name.T
 
 
 def _scaled(coefficient: Scalar, alone: Sequence[Factor], operator: Operator, values: Values) -> Operator:

@@ -10,9 +10,10 @@ from jax.tree_util import keystr
 
 from .._rule import Rule
 from ..layers import Layer
+from ._calls import Call
 from ._function import of_function
 from ._network import of_network
-from ._rules import Call, of_rule
+from ._rules import of_rule
 
 __all__ = ["jacobian"]
 

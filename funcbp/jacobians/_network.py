@@ -7,7 +7,7 @@ every other layer is matrix-free: forward mode of its `fwd`, and its `bwd`.
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,9 +17,10 @@ from .. import rules
 from ..factors import contract
 from ..layers import Context, Layer
 from ..layers._layer import in_layer, path_string
+from ._calls import Call
 from ._names import subscript
 from ._operator import Operator
-from ._rules import Call, of_rule
+from ._rules import of_rule
 from .identity import Identity
 from .matrix_free import MatrixFree
 from .product import compose
@@ -134,15 +135,19 @@ def of_network(
 
 def _walk(layer: Layer, at: _At) -> _Done:
     """The layer's operators, by what kind of layer it is."""
-    inside = inspect.getclosurevars(layer.fwd).nonlocals
-    kind = layer.fwd.__qualname__.split(".")[0]
-    if kind == "leaf":
-        author = inside["fwd"]
-        inside, kind = inspect.getclosurevars(author).nonlocals, author.__qualname__.split(".")[0]
+    kind, inside = _kind(layer)
     return _KINDS.get(kind, _matrix_free)(layer, at, inside)
 
 
-def _chain(layer: Layer, at: _At, inside: dict[str, Any]) -> _Done:
+def _kind(layer: Layer) -> tuple[str, Mapping[str, Any]]:
+    """The function that made a layer, and what its `fwd` closes over: a Layer has no other trace of it."""
+    fwd: Any = layer.fwd
+    if fwd.__qualname__.startswith("leaf."):
+        fwd = inspect.getclosurevars(fwd).nonlocals["fwd"]
+    return fwd.__qualname__.split(".")[0], inspect.getclosurevars(fwd).nonlocals
+
+
+def _chain(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
     """J = J_L … J_2 J_1."""
     del layer
     members = inside["members"]
@@ -166,7 +171,7 @@ def _chain(layer: Layer, at: _At, inside: dict[str, Any]) -> _Done:
     )
 
 
-def _residual(layer: Layer, at: _At, inside: dict[str, Any]) -> _Done:
+def _residual(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
     """J = I + J of the body."""
     if inside["entry"] is not None:
         return _matrix_free(layer, at, inside)
@@ -175,23 +180,23 @@ def _residual(layer: Layer, at: _At, inside: dict[str, Any]) -> _Done:
     return _Done(at.x + done.y, at.called("y"), by_x, done.by_params)
 
 
-def _dense(layer: Layer, at: _At, inside: dict[str, Any]) -> _Done:
+def _dense(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
     del layer, inside
     return _ruled(rules.dense, at, ("w", "b"), "p", {})
 
 
-def _activation(layer: Layer, at: _At, inside: dict[str, Any]) -> _Done:
+def _activation(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
     del layer
     return _ruled(inside["rule"], at, (), "q", inside["static"])
 
 
-def _normalization(layer: Layer, at: _At, inside: dict[str, Any]) -> _Done:
+def _normalization(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
     del layer
     wanted = [a.name for a in inside["rule"].signature.arguments[1:]]
     return _ruled(inside["rule"], at, wanted, "y", inside["static"])
 
 
-def _embedding(layer: Layer, at: _At, inside: dict[str, Any]) -> _Done:
+def _embedding(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
     del inside
     y = layer.fwd(at.params, at.state, at.x, at.context).y
     table = at.params["table"]
@@ -199,7 +204,7 @@ def _embedding(layer: Layer, at: _At, inside: dict[str, Any]) -> _Done:
     return _Done(y, at.called("q"), None, {"table": of_rule(call)} if at.by_params else None)
 
 
-def _dropout(layer: Layer, at: _At, inside: dict[str, Any]) -> _Done:
+def _dropout(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
     """In evaluation it lets everything through."""
     del layer, inside
     return _Done(at.x, at.name, Identity(at.x.shape) if at.by_x else None, ())
@@ -220,11 +225,11 @@ def _ruled(rule: Any, at: _At, wanted: Sequence[str], output: str, static: dict[
     )
 
 
-def _matrix_free(layer: Layer, at: _At, inside: dict[str, Any]) -> _Done:
+def _matrix_free(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
     del inside
     y = layer.fwd(at.params, at.state, at.x, at.context).y
     args = (at.params, at.state, at.x, at.context.mask, at.context.positions)
-    kind = layer.fwd.__qualname__.split(".")[0]
+    kind = _kind(layer)[0]
 
     def operator(position: int | None, shape: tuple[int, ...], of: str) -> Operator:
         maps = _LayerMaps(layer, position)
@@ -243,7 +248,7 @@ def _mapped(change: Callable[[Operator], Operator], tree: PyTree) -> PyTree:
     return jax.tree.map(change, tree, is_leaf=lambda leaf: isinstance(leaf, Operator))
 
 
-_KINDS: dict[str, Callable[[Layer, _At, dict[str, Any]], _Done]] = {
+_KINDS: dict[str, Callable[[Layer, _At, Mapping[str, Any]], _Done]] = {
     "chain": _chain,
     "residual": _residual,
     "dense": _dense,

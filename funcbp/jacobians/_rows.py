@@ -36,7 +36,7 @@ def log_softmax_rows(q: jax.Array, name: str = "q") -> Operator:
 
 
 def normalized_rows(
-    x_hat: jax.Array, r: jax.Array, gain: jax.Array | None, count: int, *, centered: bool
+    x_hat: jax.Array, r: jax.Array, gain: jax.Array | None, gain_name: str, count: int, *, centered: bool
 ) -> Operator:
     """r Diag(γ) (I - 11ᵀ/n - x̂x̂ᵀ/n) for every row x̂; without 11ᵀ where x is not centered.
 
@@ -44,12 +44,15 @@ def normalized_rows(
         x_hat: the normalized rows.
         r: what each was multiplied by, with its last axis of size 1.
         gain: γ.
+        gain_name: of γ.
         count: n of x̂x̂ᵀ/n.
         centered: whether the mean was subtracted.
     """
     entries = r * (jnp.ones_like(x_hat) if gain is None else gain)
     text = f"I − {'𝟏𝟏ᵀ/n − ' if centered else ''}x̂x̂ᵀ" + ("" if count == 1 else "/n")
-    name, turned = (f"r ({text})",) * 2 if gain is None else (f"r Diag(γ) ({text})", f"r ({text}) Diag(γ)")
+    name = turned = f"r ({text})"
+    if gain is not None:
+        name, turned = f"r Diag({gain_name}) ({text})", f"r ({text}) Diag({gain_name})"
 
     def row(entries: jax.Array, x_hat: jax.Array) -> Operator:
         n = x_hat.shape[0]

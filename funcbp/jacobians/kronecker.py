@@ -216,8 +216,10 @@ def _transposed(matrix: Matrix) -> Matrix:
 
 def _sandwich(left: Matrix, x: jax.Array, right: Matrix) -> jax.Array:
     """L X R, the cheaper product first."""
-    if left is None or right is None:
-        return x if left is right is None else x @ right if left is None else left @ x
+    if left is None:
+        return x if right is None else x @ right
+    if right is None:
+        return left @ x
     (rows, inner), (columns, outer) = left.shape, right.shape
     left_first = rows * columns * (inner + outer)
     right_first = inner * outer * (columns + rows)
