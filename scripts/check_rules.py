@@ -75,6 +75,8 @@ def table(rows: Rows) -> Table:
 
 
 def main(config: Config) -> None:
+    # Most of the time is compilation of what runs once. The processes inherit it.
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     rows = collect(checked, config.only, config.jobs, config.out)
     console = Console(width=None if sys.stdout.isatty() else 120)
     failed = {name: row for name, row in rows.items() if row.get("verdict") != "right"}

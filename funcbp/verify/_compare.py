@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from .._signature import describe
@@ -127,7 +128,10 @@ def _contract(name: str, actual: Any, truth: Any, dtype: DTypeLike | None, situa
 def _leaf(
     name: str, actual: Any, truth: Any, bound: Any, cause: Cause, batch_axes: int, situation: str
 ) -> Comparison:
+    limit = _largest(np.asarray(actual).dtype)
     a, t, b = (np.asarray(x, np.float64) for x in (actual, truth, bound))
+    # What a dtype cannot hold is infinite in it.
+    t = np.where(np.isinf(a) & (a * t > 0) & (np.abs(t) + b > limit), a, t)
     wrong, decidable, error = judge(a, t, b, batch_axes)
     finite, same_infinity = np.isfinite(t), np.isinf(t) & (a == t)
     ratios = np.where(decidable & ~wrong, error / np.where(b > 0, b, 1), 0)
@@ -146,6 +150,10 @@ def _leaf(
         return Comparison((), tuple(notes), decided, worst)
     finding, index = _finding(name, a, t, b, wrong, error, cause, situation)
     return Comparison((finding,), tuple(notes), decided, worst, (index,))
+
+
+def _largest(dtype: np.dtype) -> float:
+    return float(jnp.finfo(dtype).max) if jnp.issubdtype(dtype, jnp.floating) else np.inf
 
 
 def judge(

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from .._compat import enable_x64, quick_jit
 from ._bounds import allowance, round_tree
 from ._montecarlo import SAMPLES, monte_carlo
+from ._pairs import evaluated
 
 __all__ = ["Oracle", "finite_differences", "magnitude", "oracle", "vjp_of", "vjp_oracle"]
 
@@ -169,7 +170,7 @@ def finite_differences(
 
     points = np.concatenate([flat + factor * np.diag(steps) for factor in (1, -1, 0.5, -0.5)])
     with enable_x64(), jax.default_matmul_precision("highest"):
-        values, sizes = jax.device_get(quick_jit(lambda x: jax.lax.map(projected, x))(points))
+        values, sizes = evaluated(jax.vmap(projected), points)
     up, down, half_up, half_down = values.reshape(4, flat.size)
     coarse, fine, size = (up - down) / (2 * steps), (half_up - half_down) / steps, sizes[: flat.size]
     estimate = fine + (fine - coarse) / 3

@@ -20,6 +20,7 @@ from ._collect import BASE, Collector
 from ._compare import compare
 from ._contract import contract_findings, specs
 from ._oracles import finite_differences, magnitude, vjp_of
+from ._pairs import evaluated
 from ._report import Cause, Finding, Report
 
 __all__ = ["assert_rule", "check_rule"]
@@ -161,7 +162,7 @@ def _reference_findings(
     out = jax.eval_shape(function, *args)
     cotangent = jax.tree.map(lambda o: rng.standard_normal(o.shape), out)
     estimate, error = finite_differences(function, args, cotangent)
-    truth = jax.device_get(jax.jit(lambda a, c: vjp_of(function, a, c)[1])(args, cotangent))
+    truth = evaluated(lambda a, c: vjp_of(function, a, c)[1], args, cotangent)
     named = [f"{a.name}_ct" for a in variant.present]
     found = compare(
         *(dict(zip(named, x, strict=True)) for x in (truth, estimate, error)),

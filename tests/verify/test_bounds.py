@@ -175,3 +175,16 @@ def test_integers_have_no_cotangent():
     assert truth[1] is None
     assert bound[1] is None
     np.testing.assert_array_equal(truth[0], [2.0, 0.0, 0.0])
+
+
+def test_what_a_dtype_cannot_hold_is_infinite_in_it():
+    truth, bound = {"y": np.array([7e4, -7e4, 6e4])}, {"y": np.full(3, 50.0)}
+
+    def verdict(values: list[float]) -> int:
+        return len(compare({"y": np.array(values, np.float16)}, truth, bound).findings)
+
+    assert verdict([np.inf, -np.inf, 6e4]) == 0
+    assert verdict([np.inf, -np.inf, np.inf]) == 1
+    assert verdict([-np.inf, -np.inf, 6e4]) == 1
+    assert verdict([np.nan, -np.inf, 6e4]) == 1
+    assert len(compare({"y": np.array([np.inf, -7e4, 6e4])}, truth, bound).findings) == 1
