@@ -14,7 +14,7 @@ from jax import numpy as jnp
 from .._derive._algebra import Factor, Label, contraction, factors_of
 from .._derive._errors import UnsupportedError
 from .._derive._matrix import NoMatrixFormError
-from .._derive._nodes import Node
+from .._derive._nodes import ADD, CONTRACTION, Node
 from .._derive._notation import Writer
 from .._derive._scalars import ONE, Scalar
 from ._names import Name
@@ -30,6 +30,7 @@ from .selection import Commutation, Selection
 __all__ = ["by_factor", "written"]
 
 _WRITER = Writer("text")
+_LONGEST = 40
 
 
 class _Axis(NamedTuple):
@@ -69,11 +70,20 @@ def by_factor(node: Node, position: int, values: Values) -> Operator:
 
 
 def written(node: Node) -> str:
-    """A node as matrix calculus writes it; S where it cannot."""
+    """A node as matrix calculus writes it; shortened where it is long, S where it has no matrix form."""
+    if _length(node, {}) > _LONGEST:
+        return "S" if node.op in (ADD, CONTRACTION) else f"{node.op.name}(…)"
     try:
         return _WRITER.write(node)
     except NoMatrixFormError:
         return "S"
+
+
+def _length(node: Node, memo: dict[Node, int]) -> int:
+    """How many symbols there are to write, shared parts as often as they are written."""
+    if node not in memo:
+        memo[node] = 1 + sum(_length(a, memo) for a in node.args)
+    return memo[node]
 
 
 def _taking_diagonal(shape: tuple[int, ...]) -> Operator:

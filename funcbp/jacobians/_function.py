@@ -6,6 +6,7 @@ and a linear expression of matrices is a sum of L dX R, S ⊙ dX and transposes.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,16 @@ import numpy as np
 from jax import numpy as jnp
 
 from .._derive._errors import UnsupportedError
-from .._derive._nodes import ADD, CONTRACTION, VARIABLE, Node, Session, keeping_products, variable
+from .._derive._nodes import (
+    ADD,
+    CONTRACTION,
+    VARIABLE,
+    Node,
+    Session,
+    keeping_products,
+    topological,
+    variable,
+)
 from .._derive._operations import PLACE, RESHAPE, REVERSE, SLICE
 from .._derive._softmax import LOG_SOFTMAX, SOFTMAX
 from .._derive._trace import Trace, live, trace_shapes
@@ -110,39 +120,49 @@ def _derived(
         if names[position] not in root.variables:
             raise UnsupportedError("a function that is constant")
         values = Values(arrays)
-        return _jacobian(root, names[position], values, {})
+        sums = [node for node in topological([root]) if node.op is ADD]
+        return _jacobian(root, names[position], values, {}, sums)
 
 
 def _floating(x: jax.Array) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
-def _jacobian(node: Node, moving: str, values: Values, memo: dict[Node, Operator]) -> Operator:
-    """The operator from d of the variable `moving` to d of the node."""
+def _jacobian(
+    node: Node, moving: str, values: Values, memo: dict[Node, Operator], sums: Sequence[Node] = ()
+) -> Operator:
+    """The operator from d of the variable `moving` to d of the node; `sums` are those of the expression."""
     if node not in memo:
+        if node.op is VARIABLE:
+            return Identity(shape_of(node))
         parts = [
-            compose(local, _jacobian(argument, moving, values, memo)) if argument is not None else local
-            for local, argument in _parts(node, moving, values)
+            compose(local, _jacobian(argument, moving, values, memo, sums))
+            for local, argument in _parts(node, moving, values, sums)
         ]
-        total = parts[0]
-        for part in parts[1:]:
-            total = add(total, part)
-        memo[node] = total
+        memo[node] = functools.reduce(add, parts)
     return memo[node]
 
 
-def _parts(node: Node, moving: str, values: Values) -> list[tuple[Operator, Node | None]]:
+def _parts(node: Node, moving: str, values: Values, sums: Sequence[Node]) -> list[tuple[Operator, Node]]:
     """The derivative by every argument that depends on `moving`, and the argument."""
-    if node.op is VARIABLE:
-        return [(Identity(shape_of(node)), None)]
+    if node.op is ADD:
+        same = Identity(shape_of(node))
+        return [(same, term) for term in _terms(node, sums) if moving in term.variables]
     places = [k for k, a in enumerate(node.args) if moving in a.variables]
     return [(_local(node, k, values), node.args[k]) for k in places]
 
 
+def _terms(node: Node, sums: Sequence[Node]) -> list[Node]:
+    """The terms of a sum; what is a sum of its own elsewhere, as before a skip connection, is one term."""
+    inside = [other for other in sums if set(other.args) < set(node.args)]
+    if not inside:
+        return list(node.args)
+    largest = max(inside, key=lambda other: len(other.args))
+    return [largest, *(term for term in node.args if term not in largest.args)]
+
+
 def _local(node: Node, position: int, values: Values) -> Operator:
     """The derivative of one operation by one of its arguments."""
-    if node.op is ADD:
-        return Identity(shape_of(node))
     if node.op is CONTRACTION:
         return by_factor(node, position, values)
     if node.op in (SLICE, PLACE, RESHAPE, REVERSE):

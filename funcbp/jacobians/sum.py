@@ -1,10 +1,14 @@
 """Sums: the product rule, and skip connections."""
 
+import functools
+from collections.abc import Sequence
+
 import jax
 
 from ._operator import Operator, Shape, Vec, structure
 from .identity import Identity
-from .product import Product, compose, factors_of
+from .product import compose, factors_of
+from .scaled import Scaled
 
 __all__ = ["Sum", "add"]
 
@@ -79,10 +83,11 @@ def add(a: Operator, b: Operator) -> Operator:
             f"J + K: J takes {a.in_shape} to {a.out_shape}, K {b.in_shape} to {b.out_shape}; "
             "they must be equal."
         )
-    shared = _shared(a, b)
-    if shared:
-        tail = shared[0] if len(shared) == 1 else Product(shared)
-        return compose(add(_without(a, len(shared)), _without(b, len(shared))), tail)
+    own, other = _split(a), _split(b)
+    count = _shared(own, other)
+    if count:
+        rest = add(_together(own[:-count], a.out_shape), _together(other[:-count], a.out_shape))
+        return compose(rest, _together(own[-count:], a.in_shape))
     terms = list(a.terms) if isinstance(a, Sum) else [a]
     for term in b.terms if isinstance(b, Sum) else (b,):
         for k, other in enumerate(terms):
@@ -95,17 +100,19 @@ def add(a: Operator, b: Operator) -> Operator:
     return terms[0] if len(terms) == 1 else Sum(tuple(terms))
 
 
-def _shared(a: Operator, b: Operator) -> tuple[Operator, ...]:
-    """The factors at the end that both have, the same objects."""
-    own, other = factors_of(a), factors_of(b)
-    count = 0
-    while count < min(len(own), len(other)) and own[-1 - count] is other[-1 - count]:
-        count += 1
-    return own[len(own) - count :]
+def _split(operator: Operator) -> tuple[Operator, ...]:
+    """The factors; a number in front is one of its own."""
+    if isinstance(operator, Scaled):
+        number = Scaled(operator.factor, Identity(operator.out_shape), operator.name)
+        return (number, *factors_of(operator.operator))
+    return factors_of(operator)
 
 
-def _without(operator: Operator, count: int) -> Operator:
-    factors = factors_of(operator)[: len(factors_of(operator)) - count]
-    if not factors:
-        return Identity(operator.out_shape)
-    return factors[0] if len(factors) == 1 else Product(factors)
+def _shared(own: Sequence[Operator], other: Sequence[Operator]) -> int:
+    """How many factors at the end are the same objects."""
+    pairs = zip(reversed(own), reversed(other), strict=False)
+    return next((k for k, (a, b) in enumerate(pairs) if a is not b), min(len(own), len(other)))
+
+
+def _together(factors: Sequence[Operator], shape: Shape) -> Operator:
+    return functools.reduce(compose, factors, Identity(shape))

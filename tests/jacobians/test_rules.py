@@ -1,4 +1,4 @@
-"""Every rule whose structure is stated: the operator is what `jax.jacrev` gives, and what `jax.jacfwd` does."""
+"""Every rule whose structure is stated: the operator is what `jax.jacrev` gives, and `jax.jacfwd`."""
 
 from typing import Any
 
@@ -145,12 +145,12 @@ def test_what_has_no_structure_is_applied_by_the_rules_own_backward_pass(x64: No
     expected = jax.jacrev(rules.cholesky)(s)
     assert_dense(operator.as_tensor(), expected)
     assert_dense(operator.T.as_tensor(), expected.transpose(2, 3, 0, 1))
-    with pytest.raises(ValueError, match="logdet.*slogdet"):
+    with pytest.raises(ValueError, match=r"logdet.*slogdet"):
         operator.logdet()
 
 
 def test_several_outputs_and_integers_are_refused():
-    with pytest.raises(TypeError, match="qr returns several arrays.*picks one"):
+    with pytest.raises(TypeError, match=r"qr returns several arrays.*picks one"):
         jacobian(rules.qr, jnp.eye(2))
     with pytest.raises(TypeError, match="`ids` has dtype int32"):
         jacobian(rules.embedding, jnp.ones((3, 2)), jnp.array([0, 1]), argnum=1)
