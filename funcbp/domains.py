@@ -99,7 +99,11 @@ class Simplex:
 
 @dataclass(frozen=True)
 class Integers:
-    """Whole numbers in [low, high); `high` may name an axis, whose length is meant. Not differentiable."""
+    """Whole numbers in [low, high); not differentiable.
+
+    `high` may name an axis, whose length n is meant (of a variadic one the shortest); a negative `low` then
+    counts from the end, and is -n at least.
+    """
 
     low: int = 0
     high: int | str = 2
@@ -108,8 +112,11 @@ class Integers:
         self, rng: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]
     ) -> np.ndarray:
         """Uniform integers in [low, high)."""
-        high = sizes[self.high] if isinstance(self.high, str) else self.high
-        return rng.integers(self.low, max(high, self.low + 1), shape)
+        if not isinstance(self.high, str):
+            return rng.integers(self.low, max(self.high, self.low + 1), shape)
+        high = sizes[self.high]
+        low = max(self.low, -high)
+        return rng.integers(low, max(high, low + 1), shape)
 
 
 @dataclass(frozen=True)

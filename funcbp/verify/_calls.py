@@ -10,7 +10,7 @@ from jax import numpy as jnp
 
 from .._compat import quick_jit
 from .._rule import Rule
-from ..domains import AwayFrom, Normal, Positive
+from ..domains import Normal, Positive
 from ._cases import Variant
 from ._montecarlo import sampled
 from ._oracles import vjp_of
@@ -91,10 +91,8 @@ def _deep(
     """The derivatives of the function and of its backward pass, both in `pull`, along a tangent; and
     `function` between two other functions."""
     floating = [a.differentiable for a in variant.present]
-    # Where a domain is bounded, a layer below must not leave it.
-    unbounded = [
-        isinstance(variant.rule.domain[a.name], AwayFrom | Normal | Positive) for a in variant.present
-    ]
+    # A layer below must not leave a domain that is bounded, or go where it stays away from.
+    unbounded = [isinstance(variant.rule.domain[a.name], Normal | Positive) for a in variant.present]
 
     def both(*values: Any) -> Any:
         given = iter(values)

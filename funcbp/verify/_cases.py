@@ -99,7 +99,7 @@ def shape_of(argument: Argument, sizes: Sizes) -> tuple[int, ...]:
 
 def draw(variant: Variant, sizes: Sizes, rng: np.random.Generator, count: int) -> tuple[np.ndarray, ...]:
     """`count` sets of values for the present arguments, stacked along a leading axis, by `DTYPES`."""
-    lengths = {axis: size for axis, size in sizes.items() if isinstance(size, int)}
+    lengths = {axis: size if isinstance(size, int) else min(size, default=1) for axis, size in sizes.items()}
     values = []
     for argument in variant.present:
         x = variant.rule.domain[argument.name].sample(rng, (count, *shape_of(argument, sizes)), lengths)

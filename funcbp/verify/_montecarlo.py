@@ -163,7 +163,10 @@ def uniform(seed: Any, samples: int, count: int) -> jax.Array:
 
 def _root_mean_square(exact: Any, noisy: Any, numpy: Any = jnp) -> Any:
     difference = numpy.abs(noisy - exact) / AMPLITUDE
-    return numpy.sqrt(numpy.mean(difference * difference, axis=0))
+    # In units of the largest, whose square would underflow where the value itself is tiny.
+    largest = numpy.max(difference, axis=0)
+    units = difference / numpy.where(largest > 0, largest, 1)
+    return largest * numpy.sqrt(numpy.mean(units * units, axis=0))
 
 
 def _rounded(exact: Any, noisy: Any, noise: Disturbance, factor: float = 1.0) -> Pair:

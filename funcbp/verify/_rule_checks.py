@@ -188,7 +188,7 @@ def _values(
     made = cases(variant, sizes, dtype, seed, examples, out)
     truth, spread = truth_of(Frozen(variant), False)(0, made.args, made.cotangent)
     scale = magnitude((made.args, made.cotangent), 1)
-    bound = allowance(truth, spread, dtype, scale)
+    bound = _allowed(truth, spread, dtype, scale)
     ways = candidate(variant.rule, Frozen(variant))
     args, cotangent = _typed((made.args, made.cotangent), dtype)
     if depth in ("quick", "shapes"):
@@ -220,7 +220,7 @@ def _values(
     deep_truth, deep_spread = truth_of(Frozen(variant), True)(
         0, few(made.args), few(made.cotangent), tangents
     )
-    deep_bound = allowance(deep_truth, deep_spread, dtype, few(scale) ** 2)
+    deep_bound = _allowed(deep_truth, deep_spread, dtype, few(scale) ** 2)
     got = jax.device_get(ways.further(few(args), few(cotangent), _typed(tangents, dtype)))
     check("jax.vjp in a scan", Cause.GRAD_DIFFERS, got["scan"], few(truth), few(bound), rows=rows)
     for part, (what, cause) in _DEEP_PARTS.items():
@@ -240,6 +240,12 @@ def _values(
     eager = jax.device_get(ways.once(*jax.tree.map(lambda x: jnp.asarray(x[0]), (args, cotangent))))
     eager = jax.tree.map(lambda x: x[None], eager)
     check("without jit", Cause.JIT_DIFFERS, eager, one(truth), one(bound), rows=np.arange(1))
+
+
+def _allowed(truth: Any, spread: Any, dtype: DTypeLike, scale: Any) -> Any:
+    """The rounding of what is checked, and of the truth: that was computed in float64."""
+    rounded = allowance(truth, spread, "float64", scale)
+    return jax.tree.map(np.add, allowance(truth, spread, dtype, scale), rounded)
 
 
 def _is_smooth(rule: Rule, kind: str, only_random: bool) -> bool:

@@ -38,8 +38,12 @@ take = linear(
     x_ct="x̄_i = Σ_(k: i_k = i) ȳ_k",
     because="an element read twice gets both cotangents",
     reference=lambda x, indices, axis=-1: jnp.moveaxis(jnp.moveaxis(x, axis, 0)[indices], 0, axis),
-    domain={"x": Normal(), "indices": Integers(-2, 2)},
-    points={"all the same": Point({"indices": 1.0}, {"x": lambda shape: 5.0 * (np.arange(shape[-1]) == 1)})},
+    domain={"x": Normal(), "indices": Integers(-2, "*shape")},
+    points={
+        "always the last": Point(
+            {"indices": -1.0}, {"x": lambda shape: 5.0 * (np.arange(shape[-1]) == shape[-1] - 1)}
+        )
+    },
     settings=({"axis": 0},),
     sizes=({"picked": 5},),
     saves="i",

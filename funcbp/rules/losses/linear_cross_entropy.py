@@ -62,7 +62,9 @@ class SoftmaxOuter(Factor):
             z = _numerics.matmul(self.x, w)
             e_k = self.index[:, None] - start == jnp.arange(w.shape[1])
             target = (1 - self.label_smoothing) * e_k + even
-            delta = (jnp.exp(z - self.top) / self.total * mass - target) * self.ct
+            # Made again in another order of summation, a large z may come out above the largest.
+            below = jnp.where(z > self.top, 0, z - self.top)
+            delta = (jnp.exp(below) / self.total * mass - target) * self.ct
             return lax.dynamic_update_slice_in_dim(w_ct, _numerics.matmul(self.x.T, delta), start, axis=1)
 
         return _over_chunks(write, jnp.zeros(self.w.shape, upcast(self.w).dtype), self.w, self.chunk)
