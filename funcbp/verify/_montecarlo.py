@@ -31,6 +31,8 @@ __all__ = ["AMPLITUDE", "SAMPLES", "monte_carlo", "sampled", "uniform"]
 AMPLITUDE = 2.0**-26  # half of float64's digits: linear in the noise, and far above float64's own rounding
 SAMPLES = 16
 
+_COLUMNS = frozenset({"lu", "qr"})
+_WHOLE = frozenset({"eig", "eigh", "hessenberg", "schur", "svd"})
 _PIECEWISE_CONSTANT = frozenset({"ceil", "floor", "nextafter", "round", "sign"})
 
 
@@ -191,10 +193,7 @@ def _primitive(name: str, equation: JaxprEqn, inputs: list[Pair], noise: Disturb
             for x, y in zip(exact, _PINNED[name](equation, inputs, exact, noise.arithmetic), strict=True)
         ]
     if name in FACTORIZATIONS:
-        inputs = [
-            _rounded(p.exact, p.noisy, noise, math.sqrt(max(jnp.shape(p.exact)[-2:], default=1)))
-            for p in inputs
-        ]
+        inputs = [_factorized(name, p, noise) for p in inputs]
     noisy = bind(equation, [pair.noisy for pair in inputs])
     pairs = [Pair(x, y) for x, y in zip(exact, noisy, strict=True)]
     if name in EXACT:
@@ -202,6 +201,20 @@ def _primitive(name: str, equation: JaxprEqn, inputs: list[Pair], noise: Disturb
     if name in SUMS:
         return [_summed(name, equation, inputs, pairs[0], noise)]
     return [_rounded(pair.exact, pair.noisy, noise) for pair in pairs]
+
+
+def _factorized(name: str, pair: Pair, noise: Disturbance) -> Pair:
+    """What a stable factorization takes for its argument: its backward error is relative to columns, or to
+    the whole matrix, not to single entries."""
+    shape = jnp.shape(pair.exact)
+    factor = math.sqrt(max(shape[-2:], default=1))
+    if name not in _COLUMNS | _WHOLE or len(shape) < 2 or not inexact(pair.exact):
+        return _rounded(pair.exact, pair.noisy, noise, factor)
+    numpy = noise.arithmetic.numpy
+    axes = -2 if name in _COLUMNS else (-2, -1)
+    size = numpy.max(numpy.abs(pair.exact), axis=axes, keepdims=True, initial=0)
+    noisy = pair.noisy + factor * AMPLITUDE * numpy.where(numpy.isfinite(size), size, 0) * noise.draw(*shape)
+    return Pair(pair.exact, noisy.astype(jnp.result_type(pair.exact)))
 
 
 def _summed(name: str, equation: JaxprEqn, inputs: list[Pair], pair: Pair, noise: Disturbance) -> Pair:
