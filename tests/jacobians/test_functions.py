@@ -122,7 +122,6 @@ def test_structure_of_a_function(case: str, x64: None):
     [
         (lambda x: jnp.sort(x), ((4,),), "∂f/∂x"),
         (lambda X, Y: jnp.einsum("bij,bjk->bik", X, Y), ((2, 3, 4), (2, 4, 2)), "∂f/∂X"),
-        (lambda x: rules.rotary_embedding(x, jnp.arange(3)), ((3, 1, 4),), "∂f/∂x"),
         (lambda x: jnp.float64(2) * jnp.ones(3), ((4,),), "∂f/∂x"),
     ],
 )
