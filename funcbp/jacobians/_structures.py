@@ -57,6 +57,8 @@ def reduction(call: Call) -> Operator | None:
     if call.static.get("keepdims"):
         return None
     count = call.x.ndim
+    if call.out.shape and "axis" not in call.static and call.out.ndim != _examples(call):
+        return None  # such as one number for every example and class
     reduced = set(range(call.out.ndim, count))
     if "axis" in call.static:
         axis = call.static["axis"]
@@ -67,6 +69,12 @@ def reduction(call: Call) -> Operator | None:
         return None
     rows = functionals(call.gradient.transpose(order), call.out.shape, call.name)
     return rows if order == tuple(range(count)) else compose(rows, Commutation(call.x.shape, order))
+
+
+def _examples(call: Call) -> int:
+    """How many leading axes count the examples: those before the named ones, or all but the last."""
+    axes = call.rule.signature.arguments[call.position].axes
+    return 1 if axes[0] == "batch" else call.x.ndim - max(1, len(axes) - 1)
 
 
 def _along(call: Call, make: Callable[[jax.Array], Operator], rows: jax.Array) -> Operator | None:

@@ -91,7 +91,7 @@ def test_stated_structure_is_the_jacobian(rule: Rule, position: int, setting: An
         assert_dense(tensor, forward)
     assert_dense(pushed, jnp.tensordot(backward, v, v.ndim))
     assert_dense(pulled, jnp.tensordot(u, backward, u.ndim))
-    if not options.get("keepdims") and "axis" not in options:
+    if not {"keepdims", "axis", "reduction"} & options.keys():
         assert not isinstance(operator, MatrixFree), "the table promises a structure"
 
 
@@ -137,6 +137,15 @@ def test_axes_of_equal_length_do_not_make_examples(x64: None):
     operator = jacobian(rules.crf_log_partition, unary, transition, argnum=1)
     expected = jax.jacrev(rules.crf_log_partition, 1)(unary, transition)
     assert_dense(operator.as_tensor(), expected)
+
+
+def test_as_many_classes_as_positions_do_not_make_examples(x64: None):
+    """A number for every example and class: the classes are coupled, if there are as many as positions."""
+    rng = np.random.default_rng(0)
+    p, t = (jnp.asarray(rng.standard_normal((5, 2, 3))) for _ in range(2))
+    options: Any = {"reduction": "none", "ignore_background": True}
+    operator = jacobian(rules.dice_loss, p, t, **options)
+    assert_dense(operator.as_tensor(), jax.jacrev(lambda p: rules.dice_loss(p, t, **options))(p))
 
 
 def test_what_has_no_structure_is_applied_by_the_rules_own_backward_pass(x64: None):
