@@ -68,7 +68,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     X, W, v = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((n, m), (m, k), (m, k)))
     pairs = {"apply": (by_jacrev, applied, (X, W, v)), "dense": (dense_by_jacrev, dense, (X, W))}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for what, (rival, ours, args) in pairs.items():
         compiled = {"jacrev": jax.jit(rival), "structured": jax.jit(ours)}
         expected, actual = (function(*args) for function in compiled.values())
