@@ -93,12 +93,12 @@ def cross_entropy_with(z_ct: Callable[..., jax.Array]) -> Bwd:
     return bwd
 
 
-def softmax_without_inner_term(q: Any, ct: jax.Array, *, axis: int = -1) -> tuple[jax.Array]:
-    return (q * ct,)
+def softmax_without_inner_term(q: Any, ct: jax.Array, **statics: Any) -> tuple[jax.Array]:
+    return (q * ct / statics.get("temperature", 1.0),)
 
 
-def softmax_over_the_last_axis(q: Any, ct: jax.Array, *, axis: int = -1) -> tuple[jax.Array]:
-    return rules.softmax.bwd(q, ct)
+def softmax_over_the_last_axis(q: Any, ct: jax.Array, **statics: Any) -> tuple[jax.Array]:
+    return rules.softmax.bwd(q, ct, **statics | {"axis": -1})
 
 
 def in_float32(rule: Rule) -> Bwd:
