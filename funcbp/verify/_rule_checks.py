@@ -189,7 +189,7 @@ def _values(
     )
     made = cases(variant, sizes, dtype, seed, examples, out)
     truth, spread = truth_of(Frozen(variant), False)(0, made.args, made.cotangent)
-    scale = magnitude((made.args, made.cotangent), 1)
+    scale = np.maximum(magnitude((made.args, made.cotangent), 1), _divided(made.args))
     bound = _allowed(truth, spread, dtype, scale)
     ways = candidate(variant.rule, Frozen(variant))
     args, cotangent = _typed((made.args, made.cotangent), dtype)
@@ -242,6 +242,13 @@ def _values(
     eager = jax.device_get(ways.once(*jax.tree.map(lambda x: jnp.asarray(x[0]), (args, cotangent))))
     eager = jax.tree.map(lambda x: x[None], eager)
     check("without jit", Cause.JIT_DIFFERS, eager, one(truth), one(bound), rows=np.arange(1))
+
+
+def _divided(args: Any) -> np.ndarray:
+    """By how much an underflowed intermediate may grow where it is divided by an argument, within reason."""
+    with np.errstate(all="ignore"):
+        reciprocals = [1 / np.abs(x) for x in jax.tree.leaves(args) if x.dtype == np.float64]
+    return np.minimum(magnitude(reciprocals, 1), 1e4)
 
 
 def _allowed(truth: Any, spread: Any, dtype: DTypeLike, scale: Any) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from funcbp import rules
+from funcbp import Rule, rules
 from funcbp.rules.probability._gamma import log_gamma
 
 GRID = np.linspace(-400, 400, 80001)
@@ -121,3 +121,16 @@ def test_a_draw_passes_its_cotangent_through_the_noise():
     np.testing.assert_array_equal(loc_ct, [1, 10])
     np.testing.assert_array_equal(scale_ct, [2, 30])
     np.testing.assert_array_equal(noise_ct, [0.5, 0])
+
+
+@pytest.mark.parametrize("rule", [rules.beta_logpdf, rules.gamma_logpdf])
+def test_the_slope_at_one_has_a_slope(rule: Rule):
+    """(a - 1)/x vanishes at a = 1, but its derivative by a does not."""
+    slope = jax.grad(jax.grad(rule), argnums=1)(0.5, 1.0, 2.0)
+    np.testing.assert_allclose(slope, 1 / 0.5, rtol=1e-6)
+
+
+def test_a_flat_dirichlet_has_slopes_too():
+    x, alpha = jnp.array([0.2, 0.8]), jnp.array([1.0, 3.0])
+    mixed = jax.jacfwd(jax.grad(rules.dirichlet_logpdf), argnums=1)(x, alpha)
+    np.testing.assert_allclose(mixed, np.diag(1 / np.asarray(x)), rtol=1e-6)

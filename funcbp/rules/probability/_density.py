@@ -86,4 +86,5 @@ def _wide(x: jax.Array) -> jax.Array:
 
 def ratio(a: jax.Array, b: jax.Array) -> jax.Array:
     """a / b, but 0 / 0 is 0: the derivative of a log b where there is nothing to take the logarithm of."""
-    return jnp.where(a == 0, 0, a / jnp.where(a == 0, 1, b))
+    nothing = (a == 0) & (b == 0)
+    return jnp.where(nothing, 0, a / jnp.where(nothing, 1, b))
