@@ -197,7 +197,7 @@ def _values(
         got = {BASE: jax.device_get(ways.quick(args, cotangent))}
     else:
         got = jax.device_get(ways.run(args, cotangent))
-    check = functools.partial(_compared, collector, variant, made, dtype)
+    check = functools.partial(_compared, collector, variant, made, dtype, _overflows(truth["out"], dtype))
 
     wrong = check(BASE, Cause.VALUE, got[BASE], truth, bound)
     _linear(collector, variant, made, dtype, got[BASE], bound)
@@ -244,6 +244,12 @@ def _values(
     check("without jit", Cause.JIT_DIFFERS, eager, one(truth), one(bound), rows=np.arange(1))
 
 
+def _overflows(out: Any, dtype: DTypeLike) -> np.ndarray:
+    """Of which examples the output is beyond the range of a dtype."""
+    with np.errstate(all="ignore"):
+        return magnitude(jax.tree.leaves(out), 1) > float(jnp.finfo(dtype).max)
+
+
 def _divided(args: Any) -> np.ndarray:
     """By how much an underflowed intermediate may grow where it is divided by an argument, within reason."""
     with np.errstate(all="ignore"):
@@ -271,6 +277,7 @@ def _compared(
     variant: Variant,
     made: Cases,
     dtype: DTypeLike,
+    overflowed: np.ndarray,
     what: str,
     cause: Cause,
     actual: dict[str, Any],
@@ -283,11 +290,13 @@ def _compared(
     among them."""
     rows = np.arange(len(made.kinds)) if rows is None else rows
     other = {point_kind(label) for label, point in variant.rule.points.items() if not point.agrees}
-    judged = ~np.isin(np.array(made.kinds)[rows], list(other))
+    agreeing = ~np.isin(np.array(made.kinds)[rows], list(other))
     wrong = set(skip)
     for name in truth.keys() - skip:
         of = Cause.PRIMAL_DIFFERS if name == "out" and cause is Cause.VALUE else cause
-        pick = functools.partial(jax.tree.map, lambda x: np.asarray(x)[judged])
+        # Of an output that the dtype cannot hold, which may be all that is saved, there is no gradient.
+        judged = agreeing if name == "out" else agreeing & ~overflowed[rows]
+        pick = functools.partial(jax.tree.map, lambda x, judged=judged: np.asarray(x)[judged])
         found = compare(
             *({name: pick(x[name])} for x in (actual, truth, bound)), dtype=dtype, cause=of, batch_axes=1
         )
