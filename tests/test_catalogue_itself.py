@@ -75,7 +75,7 @@ def test_is_immutable(rule: Rule):
         (
             lambda: rules.softmax(jnp.ones(3), axes=0),
             TypeError,
-            r"unknown option `axes`.*static options are \['axis'\]",
+            r"unknown option `axes`.*static options are \['axis', 'temperature'\]",
         ),
         (lambda: rules.softmax(jnp.ones(3), axis=[0]), TypeError, "`axis` must be hashable"),
         (lambda: rules.dense(jnp.ones((2, 3))), TypeError, "argument `w` is missing"),
