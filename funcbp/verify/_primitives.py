@@ -1,8 +1,8 @@
 """Equations of a jaxpr computed by NumPy, so that nothing has to be compiled.
 
 What has no line here (factorizations, gathers, convolutions, special functions) is given to JAX, one
-operation at a time. So are functions of which XLA on a CPU loses more than two ulps (log1p up to 126, cosh
-and exp2 hundreds far out): whoever calls them cannot help it, and is not to be blamed for it.
+operation at a time. So are functions of which XLA on a CPU loses more than two ulps in places (log1p, expm1,
+tanh, cosh, exp2, ...): whoever calls them cannot help it, and is not to be blamed for it.
 """
 
 from collections.abc import Callable
