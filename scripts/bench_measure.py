@@ -52,9 +52,16 @@ def error(actual: PyTree, expected: PyTree) -> float:
     """Largest difference of any element, relative to the largest element of its leaf."""
     pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
     both = ((np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs)
-    return max(
-        (float(np.max(np.abs(a - b)) / (np.max(np.abs(b)) + 1e-300)) for a, b in both if a.size), default=0.0
-    )
+    return max((_distance(a, b) for a, b in both if a.size), default=0.0)
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    """max |a - b| / max |b|, where what is not finite in b must be the same in a."""
+    finite = np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return np.inf
+    a, b = a[finite], b[finite]
+    return float(np.max(np.abs(a - b), initial=0) / (np.max(np.abs(b), initial=0) + 1e-300))
 
 
 def agreement(
