@@ -14,7 +14,7 @@ from .factors import Factor, Stacked
 from .factors.total import compact
 from .layers._layer import Visit, path_string
 
-__all__ = ["PER_EXAMPLE", "Met", "laid_out", "visitor"]
+__all__ = ["PER_EXAMPLE", "Met", "check_examples", "laid_out", "visitor"]
 
 PyTree = Any
 
@@ -80,7 +80,7 @@ def visitor(
             zero = jnp.zeros(parameter.shape, upcast(parameter).dtype)
             values["grads"] = zero if frozen else _gradient(where, parameter, factor)
         if wanted and not frozen:
-            _check_examples(where, factor, examples)
+            check_examples(where, factor, examples)
             own = factor if total is None else factor.scaled(total)
             own = compact(own) if "compact factors" in names else own
             values |= {name: contract(own) for name, contract in wanted.items()}
@@ -114,7 +114,8 @@ def _gradient(where: str, parameter: jax.Array, factor: Factor) -> jax.Array:
     return upcast(gradient)
 
 
-def _check_examples(where: str, factor: Factor, examples: int) -> None:
+def check_examples(where: str, factor: Factor, examples: int) -> None:
+    """Raise for a factor whose first axis is not that of the batch's examples."""
     if (own := factor.examples()) != examples:
         raise ValueError(
             f"backprop: the factor of `{where}` has {own} on its first axis, the batch {examples} examples; "
