@@ -10,7 +10,7 @@ from jax import numpy as jnp
 
 from .._compat import enable_x64, quick_jit
 from ._lift import lifted
-from ._montecarlo import SAMPLES, monte_carlo
+from ._montecarlo import SAMPLES, monte_carlo, sampled
 from ._problem import Probe, Problem, Typing, like_output
 
 __all__ = ["CHUNK", "Evaluator", "Outcome", "Truth"]
@@ -64,12 +64,12 @@ class Evaluator:
     def truth(self, probes: Sequence[Probe]) -> list[Truth]:
         """Value and cotangents by `jax.vjp` of the reference in float64, with their Monte Carlo spread."""
         typing = Typing("float64", True)
+        if "truth" not in self._compiled:
+            self._compiled["truth"] = sampled(self.problem.pull, lift=True)
 
-        def one(values: tuple[Any, ...], cotangent: Any) -> Any:
-            noisy = monte_carlo(self.problem.pull, samples=SAMPLES, lift=True)
-            return noisy(self.seed, values, cotangent)
+        def run(stacked: tuple[Any, Any]) -> Any:
+            return self._compiled["truth"](self.seed, *stacked)
 
-        run = self._batched("truth", one)
         return [Truth(_outcome(exact), _outcome(spread)) for exact, spread in self._run(run, probes, typing)]
 
     def autodiff(self, probes: Sequence[Probe], typing: Typing) -> list[Outcome]:

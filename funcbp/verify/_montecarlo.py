@@ -21,16 +21,17 @@ from jax import lax
 from jax import numpy as jnp
 
 from .. import _compat
-from .._compat import JaxprEqn
+from .._compat import JaxprEqn, quick_jit
 from ._arithmetic import NUMPY, Arithmetic
 from ._lift import lifted
-from ._pairs import EXACT, FACTORIZATIONS, SUMS, Disturbance, Pair, evaluate, inexact
+from ._pairs import EXACT, FACTORIZATIONS, SUMS, Disturbance, Pair, elements, evaluate, inexact
 
 __all__ = ["AMPLITUDE", "SAMPLES", "monte_carlo", "sampled", "uniform"]
 
 AMPLITUDE = 2.0**-26  # half of float64's digits: linear in the noise, and far above float64's own rounding
 SAMPLES = 16
 
+_AT_ONCE = 2**24  # elements computed in all; NumPy takes as long for them as XLA to compile
 _COLUMNS = frozenset({"lu", "qr"})
 _WHOLE = frozenset({"eig", "eigh", "hessenberg", "schur", "svd"})
 _PIECEWISE_CONSTANT = frozenset({"ceil", "floor", "nextafter", "round", "sign"})
@@ -124,23 +125,38 @@ def monte_carlo(
     return run
 
 
-def sampled(function: Callable[..., Any], *, samples: int = SAMPLES) -> Callable[..., tuple[Any, Any]]:
+def sampled(
+    function: Callable[..., Any], *, samples: int = SAMPLES, lift: bool = False
+) -> Callable[..., tuple[Any, Any]]:
     """Value and spread for stacked examples, `(seed, *args) -> (value, spread)`: as `monte_carlo` under vmap,
     computed at once by NumPy.
 
-    The samples are rows beside the examples, so that every equation is evaluated once for all of them.
+    The samples are rows beside the examples, so that every equation is evaluated once for all of them, and
+    nothing is compiled. What would take longer than compiling is compiled.
     """
+    function = lifted(function) if lift else function
+    traced: dict[Any, Any] = {}
+
+    @quick_jit
+    def compiled(seed: Any, *args: Any) -> tuple[Any, Any]:
+        return lax.map(lambda one: monte_carlo(function, samples=samples)(seed, *one), args)
 
     def run(seed: int, *args: Any) -> tuple[Any, Any]:
         leaves, tree = jax.tree.flatten(args)
-        examples = len(leaves[0])
+        if any(jnp.issubdtype(x.dtype, jax.dtypes.extended) for x in leaves):
+            return compiled(seed, *args)
         rows = [np.concatenate([np.asarray(x)] * samples) for x in leaves]
+        key = tree, *((x.shape, x.dtype) for x in rows)
+        if key not in traced:
+            traced[key] = jax.make_jaxpr(jax.vmap(function), return_shape=True)(*tree.unflatten(rows))
+        closed, shape = traced[key]
+        if elements(closed) > _AT_ONCE:
+            return compiled(seed, *args)
         noise = _Drawn(np.random.default_rng(seed))
-        closed, shape = jax.make_jaxpr(jax.vmap(function), return_shape=True)(*tree.unflatten(rows))
         pairs = evaluate(closed, [_rounded(x, x, noise) for x in rows], noise)
 
         def stacked(x: Any) -> Any:
-            return x.reshape(samples, examples, *x.shape[1:])
+            return x.reshape(samples, len(x) // samples, *x.shape[1:])
 
         exact = [stacked(pair.exact)[0] for pair in pairs]
         spreads = [

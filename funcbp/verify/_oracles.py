@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from .._compat import enable_x64, quick_jit
 from ._bounds import allowance, round_tree
-from ._montecarlo import SAMPLES, monte_carlo
+from ._montecarlo import SAMPLES, monte_carlo, sampled
 from ._pairs import evaluated
 
 __all__ = ["Oracle", "finite_differences", "magnitude", "oracle", "vjp_of", "vjp_oracle"]
@@ -55,9 +55,21 @@ def oracle(
         Truth and bound, element by element, in the tree of the function's result.
     """
     args = round_tree(args, dtype)
+    at_once = pin_branches and bool(jax.tree.leaves(args))
     with enable_x64(), jax.default_matmul_precision("highest"):
-        truth, spread = jax.device_get(_compiled(function, samples, pin_branches)(seed, *args))
+        if at_once:
+            # `sampled` is of stacked examples.
+            stacked = jax.tree.map(lambda x: jnp.asarray(x)[None], args)
+            found = jax.tree.map(lambda x: x[0], _sampled(function, samples)(seed, *stacked))
+        else:
+            found = _compiled(function, samples, pin_branches)(seed, *args)
+        truth, spread = jax.device_get(found)
     return Oracle(truth, allowance(truth, spread, dtype, magnitude(args)))
+
+
+@functools.lru_cache(maxsize=32)
+def _sampled(function: Callable[..., Any], samples: int) -> Callable[..., Any]:
+    return sampled(function, samples=samples, lift=True)
 
 
 @functools.lru_cache(maxsize=32)

@@ -17,7 +17,7 @@ from .. import _compat
 from .._compat import ClosedJaxpr, JaxprEqn, Literal
 from ._arithmetic import NUMPY, TRACED, Arithmetic
 
-__all__ = ["EXACT", "FACTORIZATIONS", "SUMS", "Disturbance", "Pair", "evaluate", "evaluated", "inexact"]
+__all__ = ["EXACT", "FACTORIZATIONS", "SUMS", "Disturbance", "Pair", "elements", "evaluate", "evaluated", "inexact"]
 
 # Nothing is rounded: the value is moved, negated, chosen or known.
 EXACT = frozenset(
@@ -151,6 +151,29 @@ class Disturbance(ABC):
 def inexact(x: Any) -> bool:
     """Whether an array is floating or complex."""
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def elements(closed: ClosedJaxpr) -> int:
+    """How many elements a program computes, every round of its scans counted.
+
+    >>> elements(jax.make_jaxpr(lambda x: jax.lax.map(jnp.sin, x))(jnp.ones((5, 2))))
+    10
+    """
+    total = 0
+    for equation in closed.jaxpr.eqns:
+        parameters, inner = equation.params, _compat.called(equation)
+        match equation.primitive.name:
+            case _ if inner is not None:
+                total += elements(inner)
+            case "scan":
+                total += parameters["length"] * elements(parameters["jaxpr"])
+            case "while":
+                total += elements(parameters["body_jaxpr"])
+            case "cond":
+                total += max(map(elements, parameters["branches"]))
+            case _:
+                total += sum(map(math.prod, _compat.output_shapes(equation)))
+    return total
 
 
 def evaluate(closed: ClosedJaxpr, pairs: Sequence[Pair], noise: Disturbance) -> list[Pair]:
