@@ -13,7 +13,7 @@ from jax import numpy as jnp
 
 from .. import _compat
 from .._compat import JaxprEqn
-from ._primitives import apply
+from ._primitives import apply, as_array
 
 __all__ = ["NUMPY", "TRACED", "Arithmetic"]
 
@@ -72,8 +72,8 @@ def _as_it_is(x: Any, aval: Any) -> Any:
     return x
 
 
-def _array(x: Any, aval: Any) -> np.ndarray:
-    return np.asarray(x, aval.dtype)
+def _array(x: Any, aval: Any) -> Any:
+    return as_array(x, aval.dtype)
 
 
 TRACED = Arithmetic(jnp, _as_it_is, _compat.bind, _traced_order, lax.scan, lax.while_loop, lax.switch)

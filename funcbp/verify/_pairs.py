@@ -17,7 +17,17 @@ from .. import _compat
 from .._compat import ClosedJaxpr, JaxprEqn, Literal
 from ._arithmetic import NUMPY, TRACED, Arithmetic
 
-__all__ = ["EXACT", "FACTORIZATIONS", "SUMS", "Disturbance", "Pair", "elements", "evaluate", "evaluated", "inexact"]
+__all__ = [
+    "EXACT",
+    "FACTORIZATIONS",
+    "SUMS",
+    "Disturbance",
+    "Pair",
+    "elements",
+    "evaluate",
+    "evaluated",
+    "inexact",
+]
 
 # Nothing is rounded: the value is moved, negated, chosen or known.
 EXACT = frozenset(

@@ -15,7 +15,7 @@ from jax import numpy as jnp
 from .. import _compat
 from .._compat import JaxprEqn
 
-__all__ = ["apply"]
+__all__ = ["apply", "as_array"]
 
 Operation = Callable[..., Any]
 
@@ -36,11 +36,11 @@ def apply(equation: JaxprEqn, values: list[Any]) -> list[Any]:
         outputs = _SEVERAL[name](parameters, *values)
     else:
         outputs = _compat.bind(equation, values)
-    return [_array(x, dtype) for x, dtype in zip(outputs, dtypes, strict=True)]
+    return [as_array(x, dtype) for x, dtype in zip(outputs, dtypes, strict=True)]
 
 
-def _array(x: Any, dtype: Any) -> Any:
-    # Random keys are no numbers for NumPy.
+def as_array(x: Any, dtype: Any) -> Any:
+    """A NumPy array; random keys, which are no numbers for NumPy, as they are."""
     return x if jnp.issubdtype(dtype, jax.dtypes.extended) else np.asarray(x, dtype)
 
 
