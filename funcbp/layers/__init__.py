@@ -6,6 +6,7 @@ from ._convolution import conv as conv
 from ._convolution import conv_transpose as conv_transpose
 from ._experts import mixture_of_experts as mixture_of_experts
 from ._gated import gated_mlp as gated_mlp
+from ._in_place import InPlace as InPlace
 from ._initializers import initializer as initializer
 from ._layer import Backward as Backward
 from ._layer import Context as Context
@@ -41,6 +42,7 @@ __all__ = [
     "Context",
     "Delta",
     "Forward",
+    "InPlace",
     "Layer",
     "activation",
     "add",

@@ -9,6 +9,7 @@ from jax import lax
 from jax.tree_util import KeyPath
 
 from ._chain import output_spec
+from ._in_place import reverse_scan
 from ._layer import (
     Backward,
     Context,
@@ -72,15 +73,12 @@ def repeat(block: Layer, times: int) -> Layer:
     def bwd(
         params: PyTree, residuals: Saved, y_ct: PyTree, visit: Visit, aux: PyTree, path: KeyPath
     ) -> Backward:
-        def step(ct: PyTree, each: tuple[PyTree, Sequence[jax.Array], PyTree]) -> tuple[PyTree, PyTree]:
-            p, r, a = each
+        def step(ct: PyTree, p: PyTree, r: Sequence[jax.Array], a: PyTree) -> tuple[PyTree, PyTree]:
             collected, cotangents, ct = block.bwd(p, residuals.tree(r), ct, visit, a, path)
             return ct, (collected, cotangents)
 
         with in_layer(f"the block of a repeat of {times}"):
-            x_ct, (collected, cotangents) = lax.scan(
-                step, y_ct, (params, residuals.stacked, aux), reverse=True, length=times
-            )
+            x_ct, (collected, cotangents) = reverse_scan(step, y_ct, params, residuals.stacked, aux, times)
         return Backward(collected, cotangents, x_ct)
 
     return Layer(init, fwd, bwd)
