@@ -1,4 +1,4 @@
-"""One forward pass, and many cotangents of its output through the backward pass, a block of them at a time."""
+"""One forward pass, and many cotangents of its output through the backward pass, in blocks."""
 
 import math
 from collections.abc import Callable
@@ -69,9 +69,7 @@ class Root:
 
         if blocks == 1:
             whole = self.columns
-            return block(
-                whole if self.positions == 1 else jax.vmap(self.column)(jnp.arange(self.count))
-            )
+            return block(whole if self.positions == 1 else jax.vmap(self.column)(jnp.arange(self.count)))
 
         def step(total: PyTree, start: jax.Array) -> tuple[PyTree, None]:
             part = block(jax.vmap(self.column)(start + jnp.arange(length)))
@@ -109,10 +107,10 @@ class Forwarded:
     is_frozen: Callable[[str], bool]
 
     def back(self, z_ct: PyTree, contract: Contract, name: str = "", aux: PyTree = None) -> list[PyTree]:
-        """What a contraction makes of every parameter's factor, for the cotangent of the outputs; None for frozen.
+        """What a contraction makes of every parameter's factor; None for frozen ones.
 
         Args:
-            z_ct: of the outputs' shape.
+            z_ct: the cotangent of the outputs.
             contract: `(factor, aux_leaf) -> arrays`.
             name: how stacks are laid out: see `laid_out`.
             aux: in the tree of the parameters.
@@ -149,7 +147,9 @@ class Forwarded:
             return self.back(z_ct, lambda factor, _: factor, "factors")
 
         one = jax.eval_shape(back, columns[0])
-        axes = jax.tree_util.tree_map_with_path(lambda path, _: 0 if GetAttrKey("delta") in path else None, one)
+        axes = jax.tree_util.tree_map_with_path(
+            lambda path, _: 0 if GetAttrKey("delta") in path else None, one
+        )
         return jax.vmap(back, out_axes=axes)(columns), axes
 
 

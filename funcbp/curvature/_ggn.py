@@ -40,19 +40,19 @@ def ggn_diagonal(
     train: bool = True,
     at_once: int = 16,
 ) -> Callable[..., PyTree]:
-    """The diagonal of the generalized Gauss-Newton matrix, diag Σ_n w_n J_nᵀ H_n J_n, in the tree of the parameters.
+    """diag Σ_n w_n J_nᵀ H_n J_n, the diagonal of the generalized Gauss-Newton matrix, in the tree of params.
 
     J_n = ∂z_n/∂θ are the outputs' derivatives, H_n = S_n S_nᵀ the loss's Hessian with respect to them. One
-    forward pass; the columns of S go back together, and every factor is contracted to Σ_nc (J_nᵀ s_nc)² as soon
-    as its δ is there. For a weight without positions that is
+    forward pass; the columns of S go back together, and every factor is contracted to Σ_nc (J_nᵀ s_nc)² as
+    soon as its δ is there. For a weight without positions that is
 
         (A²)ᵀ Σ_c Δ_c²
 
     one product for all columns. For the outputs' own parameters of a likelihood it is the diagonal of the
     Fisher matrix, and with `samples` its unbiased estimate from so many targets drawn from the model.
 
-    A loss with values at T positions of an example and C columns each takes T C columns to be exact; sampled it
-    takes `samples`.
+    A loss with values at T positions of an example and C columns each takes T C columns to be exact; sampled
+    it takes `samples`.
 
     Args:
         network: a Layer. Layers that couple examples refuse.
@@ -73,10 +73,10 @@ def ggn_diagonal(
         TypeError, ValueError: as `funcbp.backprop` and `hessian_root`.
 
     >>> from funcbp import layers, rules
-    >>> diagonal = ggn_diagonal(layers.dense(1, bias=False), rules.l2_loss)
+    >>> diagonal = ggn_diagonal(layers.dense(1, bias=False), rules.l2_loss, reduction="sum")
     >>> x = jnp.array([[1.0, 2.0], [3.0, 4.0]])
     >>> diagonal({"w": jnp.zeros((2, 1))}, x, jnp.zeros((2, 1)))["w"].ravel()
-    Array([ 5., 10.], dtype=float32)
+    Array([10., 20.], dtype=float32)
     """
     curved = Curved(setup(network, loss, reduction, frozen, precision, train), loss, samples, root, at_once)
 
@@ -121,10 +121,10 @@ def ggn_trace(
         `(params, x, y, *, state=(), key=None, weights=None, mask=None, positions=None) -> trace`, a scalar.
 
     >>> from funcbp import layers, rules
-    >>> trace = ggn_trace(layers.dense(1), rules.l2_loss)
+    >>> trace = ggn_trace(layers.dense(1), rules.l2_loss, reduction="sum")
     >>> x = jnp.array([[1.0, 2.0], [3.0, 4.0]])
     >>> float(trace({"w": jnp.zeros((2, 1)), "b": jnp.zeros(1)}, x, jnp.zeros((2, 1))))
-    16.0
+    32.0
     """
     curved = Curved(setup(network, loss, reduction, frozen, precision, train), loss, samples, root, at_once)
 
@@ -154,9 +154,9 @@ def hessian_diagonal_source(
     """`ggn_diagonal` as the source of curvature of an optax optimizer: for `optax.contrib.sophia`.
 
     `update(updates, state, params, *, batch, arrays={}, **others)` gives the diagonal for `batch = (x, y)`;
-    `arrays` are the keyword arguments of `ggn_diagonal`'s function, without the key, which the state has. With
-    one sample it is Sophia's Gauss-Newton-Bartlett estimator with the examples' own gradients in place of the
-    batch's: unbiased, too, but with much less variance (Liu et al. 2023, arXiv:2305.14342).
+    `arrays` are the keyword arguments of `ggn_diagonal`'s function, without the key, which the state has.
+    With one sample it is Sophia's Gauss-Newton-Bartlett estimator with the examples' own gradients in place
+    of the batch's: unbiased, too, but with much less variance (Liu et al. 2023, arXiv:2305.14342).
 
     Args:
         network: as for `ggn_diagonal`.
@@ -183,7 +183,7 @@ def hessian_diagonal_source(
 
     def update(
         updates: PyTree,
-        state: SourceState,
+        state: Any,
         params: PyTree = None,
         *,
         batch: tuple[PyTree, PyTree] | None = None,
@@ -237,10 +237,6 @@ class Curved:
         positions: PyTree = None,
     ) -> tuple[PyTree, Batch, dict[str, Any]]:
         """Params and batch, checked, and the rest."""
-        if self.samples is not None and key is None:
-            raise ValueError(
-                f"curvature: with samples={self.samples} targets are drawn; give `key=jax.random.key(...)`."
-            )
         params, batch = batch_of(params, x, y, weights, mask, positions, self.options.frozen)
         return params, batch, {"state": state, "key": key}
 
@@ -268,6 +264,10 @@ class Curved:
         scale = jnp.sqrt(value_cotangent(values, batch.weights, total))
         if self.samples is None:
             columns, shape = roots(self.loss, self.root)(done.z, batch.y), values.shape
+        elif key is None:
+            raise ValueError(
+                f"curvature: with samples={self.samples} targets are drawn; give `key=jax.random.key(...)`."
+            )
         else:
             keys = jax.random.split(jax.random.fold_in(key, _TARGETS), self.samples)
             draw = draws(self.loss, self.root)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import numpy as jnp
+from jax.core import Tracer
 
 from .. import rules
 from .._loss import LossLike, as_loss
@@ -45,7 +46,7 @@ class _Closed(NamedTuple):
 
 
 def hessian_root(loss: LossLike) -> Root:
-    """`(outputs, targets) -> S`, `(columns, *outputs)`, with Σ_c S_c S_cᵀ = ∂²ℓ/∂z² for every value of the loss.
+    """`(outputs, targets) -> S`, of shape `(columns, *outputs)`: Σ_c S_c S_cᵀ = ∂²ℓ/∂z² for every ℓ.
 
     Outputs are `(*values, *inner)`, where `values` is the shape of what the loss returns: values depend on
     their own outputs only. The Hessian of each is over `inner`, and for a loss of every output a number.
@@ -114,10 +115,9 @@ def draws(loss: LossLike, own: RootLike) -> Draw:
 
 
 def _closed(loss: LossLike) -> _Closed | None:
-    if isinstance(loss, functools.partial):
-        # Options change the Hessian; without any it is the rule's own.
-        return None if loss.keywords else _closed(loss.func)
-    return _TABLE.get(loss) if isinstance(loss, Rule) else None
+    # Options change the Hessian; without any it is the rule's own.
+    rule = loss.func if isinstance(loss, functools.partial) and not loss.keywords else loss
+    return _TABLE.get(rule) if isinstance(rule, Rule) else None
 
 
 def _quadratic(h: float) -> _Closed:
@@ -125,7 +125,11 @@ def _quadratic(h: float) -> _Closed:
         del y
         return math.sqrt(h) * jax.random.normal(key, z.shape, z.dtype)
 
-    return _Closed(lambda z, y: jnp.full((1, *z.shape), math.sqrt(h), z.dtype), draw)
+    def root(z: jax.Array, y: PyTree) -> jax.Array:
+        del y
+        return jnp.full((1, *z.shape), math.sqrt(h), z.dtype)
+
+    return _Closed(root, draw)
 
 
 def _bernoulli_root(z: jax.Array, y: PyTree) -> jax.Array:
@@ -155,6 +159,11 @@ def _categorical(mass: Callable[[jax.Array, PyTree], jax.Array | float]) -> _Clo
     return _Closed(root, draw)
 
 
+def _no_mass(z: jax.Array, y: PyTree) -> float:
+    del z, y
+    return 1.0
+
+
 def _label_mass(z: jax.Array, y: PyTree) -> jax.Array:
     return jnp.sum(y, axis=-1, keepdims=True).astype(z.dtype)
 
@@ -165,7 +174,7 @@ _TABLE: dict[Rule, _Closed] = {
     rules.sigmoid_binary_cross_entropy: _Closed(_bernoulli_root, _bernoulli_draw),
     rules.softmax_cross_entropy: _categorical(_label_mass),
     rules.safe_softmax_cross_entropy: _categorical(_label_mass),
-    rules.softmax_cross_entropy_with_integer_labels: _categorical(lambda z, y: 1.0),
+    rules.softmax_cross_entropy_with_integer_labels: _categorical(_no_mass),
 }
 
 
@@ -173,8 +182,8 @@ def _by_forward_mode(evaluate: Any, z: jax.Array, y: PyTree) -> jax.Array:
     values = jax.eval_shape(lambda z: evaluate(z, y)[0], z)
     if values.shape != z.shape[: values.ndim]:
         raise ValueError(
-            f"curvature: the loss has shape {values.shape} and its outputs {z.shape}; the loss's axes must be "
-            "the first ones of the outputs."
+            f"curvature: the loss has shape {values.shape}, its outputs {z.shape}; the loss's axes must "
+            "be the first ones of the outputs."
         )
     inner = z.shape[values.ndim :]
     size = math.prod(inner)
@@ -201,10 +210,10 @@ def _psd_root(hessian: jax.Array) -> jax.Array:
         values, vectors = jnp.linalg.eigh((hessian + hessian.mT) / 2)
     rounding = 64 * size * jnp.finfo(hessian.dtype).eps * jnp.max(jnp.abs(values), -1, keepdims=True)
     negative = values < -rounding
-    if not isinstance(negative, jax.core.Tracer) and negative.any():
+    if not isinstance(negative, Tracer) and negative.any():
         raise ValueError(
-            f"curvature: the loss's Hessian has the negative eigenvalue {values.min():.3g}, so that it has no "
-            "square root: the loss is not convex in the outputs there. Give `root=` a square root of a "
+            f"curvature: the loss's Hessian has the negative eigenvalue {values.min():.3g}, so that it has "
+            "no square root: the loss is not convex in the outputs there. Give `root=` a square root of a "
             "positive semi-definite matrix in its place; ggn_vector_product takes the Hessian as it is."
         )
     return vectors * jnp.where(negative, jnp.nan, jnp.sqrt(jnp.maximum(values, 0)))[..., None, :]

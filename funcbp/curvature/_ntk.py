@@ -57,9 +57,9 @@ def ntk(
         batch_size: how many examples of x₂ at a time; None for all. The last may be fewer.
 
     Returns:
-        `(params, x1, x2=None, *, state=(), key=None, mask=None, positions=None, mask2=None, positions2=None) ->
-        Θ`, a pure function: `(N₁, N₂, *outputs, *outputs)`, `(N₁, N₂, *outputs)` or `(N₁, N₂)`, in float32 at
-        least. Without x₂ it is x₁. `mask` and `positions` go with x₁, `mask2` and `positions2` with x₂.
+        `(params, x1, x2=None, *, state=(), key=None, mask=None, positions=None, mask2=None, positions2=None)
+        -> Θ`, a pure function: `(N₁, N₂, *outputs, *outputs)`, `(N₁, N₂, *outputs)` or `(N₁, N₂)`, in float32
+        at least. Without x₂ it is x₁. `mask` and `positions` go with x₁, `mask2` and `positions2` with x₂.
 
     >>> from funcbp import layers
     >>> kernel = ntk(layers.dense(2, bias=False), kind="trace")
@@ -136,7 +136,7 @@ def _batched(function: Callable[..., jax.Array], arrays: PyTree, size: int | Non
 def _contracted(kind: str, first: Sided, second: Sided) -> jax.Array:
     """Σ over the parameters."""
     sides = zip(*first, *second, strict=True)
-    terms = [_PAIRED[kind](a, b, i, j) for a, i, b, j in sides if a is not None]
+    terms = [_PAIRED[kind](a, b, i, j) for a, i, b, j in sides if a is not None and b is not None]
     if not terms:
         raise ValueError("ntk: there are no parameters to be differentiated by; all are frozen, or none.")
     return functools.reduce(operator.add, terms)

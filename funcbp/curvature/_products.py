@@ -32,7 +32,7 @@ def ggn_vector_product(
     precision: Precision | None = None,
     train: bool = True,
 ) -> Callable[..., PyTree]:
-    """G v with the generalized Gauss-Newton matrix G = Σ_n w_n J_nᵀ H_n J_n, in one pass forward and one back.
+    """G v for the generalized Gauss-Newton matrix G = Σ_n w_n J_nᵀ H_n J_n, in one pass forward and one back.
 
     Forward mode gives J v beside the outputs, forward mode of the loss's derivative H J v, and the network's
     `bwd` Jᵀ H J v. No root of H is needed: the loss may be any, and examples may be coupled.
@@ -90,9 +90,8 @@ def ggn_vector_product(
             z_ct = jax.tree.map(lambda ct, z: ct.astype(z.dtype), z_ct, z)
             visit = visitor(("grads",), frozen_predicate(frozen), None, batch.weights.shape[0], None)
             met = network.bwd(computed, residuals, z_ct, visit, None, ()).collected
-            leaves, treedef = jax.tree.flatten(params)
+            treedef = jax.tree.structure(params)
             found = treedef.unflatten([m.values["grads"] for m in treedef.flatten_up_to(met)])
-            del leaves
         return in_dtypes_of(found, params)
 
     return product
@@ -101,8 +100,8 @@ def ggn_vector_product(
 def hessian_vector_product(network: Layer, loss: LossLike, **options: Any) -> Callable[..., PyTree]:
     """H v with the Hessian H = ∂²value/∂θ² of the reduced loss: forward mode through the whole sweep.
 
-    The sweep is plain JAX, with no `custom_vjp` in it: its derivative in the direction v takes about twice its
-    own work, and no other matrix.
+    The sweep is plain JAX, with no `custom_vjp` in it: its derivative in the direction v takes about twice
+    its own work, and no other matrix.
 
     Args:
         network: a Layer.
@@ -110,8 +109,8 @@ def hessian_vector_product(network: Layer, loss: LossLike, **options: Any) -> Ca
         options: those of `funcbp.backprop`. Rows and columns of frozen parameters are 0.
 
     Returns:
-        `(params, v, x, y, **arrays) -> H v`, with the tree, shapes and dtypes of the parameters, which `v` must
-        have; `arrays` are those of the sweep.
+        `(params, v, x, y, **arrays) -> H v`, with the tree, shapes and dtypes of the parameters, which `v`
+        must have; `arrays` are those of the sweep.
 
     >>> from funcbp import layers, rules
     >>> product = hessian_vector_product(layers.activation("tanh"), rules.l2_loss)
@@ -140,7 +139,9 @@ def _direction(params: PyTree, v: PyTree, frozen: Frozen) -> PyTree:
 
     def checked(path: Any, p: jax.Array, v: jax.Array) -> jax.Array:
         if p.shape != v.shape:
-            raise ValueError(f"curvature: `v` is {describe(v)} at `{path_string(path)}`, which is {describe(p)}.")
+            raise ValueError(
+                f"curvature: `v` is {describe(v)} at `{path_string(path)}`, which is {describe(p)}."
+            )
         return jnp.zeros_like(p) if is_frozen(path_string(path)) else v.astype(p.dtype)
 
     return tree_map_with_path(checked, params, v)

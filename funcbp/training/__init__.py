@@ -9,6 +9,10 @@ from ._checkpoint import checkpoint_metadata as checkpoint_metadata
 from ._checkpoint import load_checkpoint as load_checkpoint
 from ._checkpoint import save_checkpoint as save_checkpoint
 from ._in_sweep import make_in_sweep_step as make_in_sweep_step
+from ._kfac import KFAC as KFAC
+from ._kfac import KFACState as KFACState
+from ._kfac import make_kfac_step as make_kfac_step
+from ._kfac import scale_by_kfac as scale_by_kfac
 from ._noise_scale import GradientNoise as GradientNoise
 from ._noise_scale import NoiseScaleState as NoiseScaleState
 from ._noise_scale import gradient_noise as gradient_noise
@@ -29,9 +33,11 @@ from ._step import make_step as make_step
 from ._step import value_function as value_function
 
 __all__ = [
+    "KFAC",
     "AdaptiveClipping",
     "AddNoiseState",
     "GradientNoise",
+    "KFACState",
     "NoiseScaleState",
     "NormTracker",
     "PoissonBatch",
@@ -45,6 +51,7 @@ __all__ = [
     "largest_norms",
     "load_checkpoint",
     "make_in_sweep_step",
+    "make_kfac_step",
     "make_private_step",
     "make_step",
     "noise_multiplier_for",
@@ -53,6 +60,7 @@ __all__ = [
     "poisson_batches",
     "poisson_capacity",
     "save_checkpoint",
+    "scale_by_kfac",
     "track_norms",
     "update_noise_scale",
     "value_function",
