@@ -32,6 +32,7 @@ from ._recurrent import gru as gru
 from ._recurrent import lstm as lstm
 from ._repeat import repeat as repeat
 from ._residual import residual as residual
+from ._reversible import reversible as reversible
 from ._sum import add as add
 from ._tied import tied as tied
 from ._transformer import positional_embedding as positional_embedding
@@ -71,6 +72,7 @@ __all__ = [
     "positional_embedding",
     "repeat",
     "residual",
+    "reversible",
     "rms_norm",
     "tied",
     "transformer_block",

@@ -1,4 +1,4 @@
-"""Residuals of equal blocks in a scan: every array once, and what all blocks see not stacked."""
+"""Residuals that are not just arrays: of equal blocks in a scan, and the context of a forward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
-from ._layer import PyTree
+from ._layer import Context, PyTree
 
-__all__ = ["Saved", "once"]
+__all__ = ["Saved", "SavedContext", "once"]
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,31 @@ def once(tree: PyTree, shared: Sequence[jax.Array]) -> Saved:
             seen[id(a)] = (True, len(stacked))
             stacked.append(a)
     return Saved(tuple(stacked), tuple(shared), (treedef, tuple(seen[id(a)] for a in leaves)))
+
+
+@dataclass(frozen=True)
+class SavedContext:
+    """A context as a residual, for a forward pass that is run again: its arrays, and what is static.
+
+    Attributes:
+        arrays: key, mask and positions.
+        static: train and independent.
+    """
+
+    arrays: tuple[PyTree, PyTree, PyTree]
+    static: tuple[bool, bool]
+
+    @classmethod
+    def of(cls, context: Context) -> "SavedContext":
+        """What `context` gives back."""
+        arrays = (context.key, context.mask, context.positions)
+        return cls(arrays, (context.train, context.independent))
+
+    @property
+    def context(self) -> Context:
+        """The context that was saved."""
+        (key, mask, positions), (train, independent) = self.arrays, self.static
+        return Context(key, train, mask, positions, independent)
+
+
+jax.tree_util.register_dataclass(SavedContext, data_fields=["arrays"], meta_fields=["static"])
