@@ -7,8 +7,8 @@ from jax import numpy as jnp
 from funcbp import adapters
 from funcbp.factors import Factor
 
-NAMES = ("grads", "norms", "squared_norms", "gram", "second_moment", "per_example_grads", "factors")
-KEY = jax.random.key(0)
+FEW = ("grads", "norms", "squared_norms")
+MORE = (*FEW, "gram", "second_moment", "per_example_grads")
 
 
 def is_array(leaf):
@@ -16,7 +16,7 @@ def is_array(leaf):
 
 
 def normal(*shape, seed=0):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
 def partition(params):
@@ -32,8 +32,8 @@ def partition(params):
     return [leaves[k] for k in own], tree
 
 
-def everything(loss, params, examples, in_axes=0, bound=None):
-    """All that can be had, one compilation; the same from the gradients of all examples; as dicts."""
+def everything(loss, params, examples, in_axes, names):
+    """What can be had under these names, in one compilation; the same from the gradients of all examples."""
     arrays, tree = partition(params)
     axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(examples)
     own = [e for e, axis in zip(examples, axes, strict=True) if axis == 0]
@@ -44,60 +44,53 @@ def everything(loss, params, examples, in_axes=0, bound=None):
         return [e if axis is None else next(rest) for e, axis in zip(examples, axes, strict=True)]
 
     def mine(arrays, own):
-        result = adapters.per_example(loss, collect=NAMES, in_axes=in_axes)(tree(arrays), *arguments(own))
+        result = adapters.per_example(loss, collect=(*names, "factors"), in_axes=in_axes)(
+            tree(arrays), *arguments(own)
+        )
         static["fallback"] = result.fallback
         factors = jax.tree.leaves(result.factors, is_leaf=lambda f: isinstance(f, Factor))
         static["factors"] = factors = [f for f in factors if isinstance(f, Factor)]
-        clip = adapters.clipped_grad(loss, max_norm=1.0, in_axes=in_axes)
-        clipped = clip(tree(arrays), *arguments(own))
-        return {
-            "losses": result.per_example,
-            "value": result.value,
-            "clipped": jax.tree.leaves(clipped.grads),
-            "coefficients": clipped.coefficients,
-            "summed": [f.gradient() for f in factors],
-            **{name: jax.tree.leaves(getattr(result, name)) for name in NAMES[:-1]},
-        }
+        found = {name: jax.tree.leaves(getattr(result, name)) for name in ("value", "per_example", *names)}
+        if names == MORE:
+            clip = adapters.clipped_grad(loss, max_norm=1.0, in_axes=in_axes)
+            clipped = clip(tree(arrays), *arguments(own))
+            found |= {"clipped": jax.tree.leaves(clipped.grads), "coefficients": [clipped.coefficients]}
+        return found
 
     def theirs(arrays, own):
         def one(arrays, own):
             return loss(tree(arrays), *arguments(own))
 
         losses, each = jax.vmap(jax.value_and_grad(one), (None, 0))(arrays, own)
-        flat = jnp.concatenate([g.reshape(g.shape[0], -1) for g in each], axis=1)
-        norms = jnp.linalg.norm(flat, axis=1)
-        c = jnp.minimum(1, 1 / norms)
-        return {
-            "losses": losses,
-            "value": losses.mean(),
-            "clipped": [jnp.tensordot(c, g, 1) for g in each],
-            "coefficients": c,
-            "summed": [g.sum(0) for g in each],
-            "grads": [g.mean(0) for g in each],
-            "norms": [norms],
-            "squared_norms": [jnp.square(g).reshape(g.shape[0], -1).sum(1) for g in each],
-            "gram": [flat @ flat.T],
-            "second_moment": [jnp.square(g).sum(0) for g in each],
-            "per_example_grads": each,
-        }
+        squares = [jnp.square(g).reshape(g.shape[0], -1).sum(1) for g in each]
+        norms = jnp.sqrt(sum(squares))
+        expected = {"value": [losses.mean()], "per_example": [losses], "norms": [norms]}
+        expected |= {"squared_norms": squares, "grads": [g.mean(0) for g in each]}
+        if names == MORE:
+            c = jnp.minimum(1, 1 / norms)
+            flat = jnp.concatenate([g.reshape(g.shape[0], -1) for g in each], axis=1)
+            expected |= {"gram": [flat @ flat.T], "second_moment": [jnp.square(g).sum(0) for g in each]}
+            expected |= {"clipped": [jnp.tensordot(c, g, 1) for g in each], "coefficients": [c]}
+            expected["per_example_grads"] = each
+        return expected
 
     found, expected = jax.jit(lambda *args: (mine(*args), theirs(*args)))(arrays, own)
     return found, expected, static
 
 
-def check(loss, params, *examples, in_axes=0, tolerance=1e-12, kinds=None, fallback=()):
-    """Everything equals the oracle; the factors are of these kinds; nothing but `fallback` was formed."""
-    found, expected, static = everything(loss, params, examples, in_axes)
+def check(loss, params, *examples, names=FEW, in_axes=0, kinds=None, fallback=()):
+    """What is found equals the oracle; the factors are of these kinds; nothing but `fallback` was formed."""
+    found, expected, static = everything(loss, params, examples, in_axes, names)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for name in expected:
         largest = max(np.abs(e).max(initial=0) for e in jax.tree.leaves(expected[name]))
         for a, e in zip(*map(jax.tree.leaves, (found[name], expected[name])), strict=True):
             assert a.shape == e.shape, name
-            np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * largest, err_msg=name)
-    assert np.asarray(found["norms"]).min() > 0
+            np.testing.assert_allclose(a, e, rtol=0, atol=1e-12 * largest, err_msg=name)
+    assert found["norms"][0].min() > 0
     assert tuple(f.parameter for f in static["fallback"]) == tuple(fallback), static["fallback"]
     if kinds is not None:
-        assert " ".join(kind(f) for f in static["factors"]) == kinds
+        assert [kind(f) for f in static["factors"]] == kinds.split()
 
 
 def kind(factor):

@@ -1,5 +1,7 @@
 """Plain functions of one example, in all the ways in which a parameter can meet data."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from funcbp import adapters
-from tests.adapters.oracle import KEY, check, normal
+from tests.adapters.oracle import MORE, check, normal
 
 BATCH = 4
 
@@ -29,7 +31,7 @@ def test_a_multilayer_perceptron():
         return -jax.nn.log_softmax(x @ params[-1][0] + params[-1][1])[y]
 
     sizes = (5, 6, 3)
-    params = [(normal(m, n, seed=m), normal(n)) for m, n in zip(sizes, sizes[1:], strict=False)]
+    params = [(normal(m, n, seed=m), normal(n)) for m, n in itertools.pairwise(sizes)]
     check(loss, params, normal(BATCH, 5), jnp.arange(BATCH) % 3, kinds="Outer Total Outer Total")
 
 
@@ -57,8 +59,7 @@ def test_convolutions():
         "frames": normal(3, 2, 1, 2),
         "grouped": normal(4, 2, 2, 2),
     }
-    kinds = "Viewed(Patches) Patches".replace("Viewed(Patches) Patches", "Patches Total Viewed(Patches)")
-    kinds += " Viewed(Positions(Patches)) Viewed(Patches)"
+    kinds = "Patches Total Viewed(Patches) Viewed(Positions(Patches)) Viewed(Patches)"
     check(loss, params, normal(BATCH, 6, 5, 2), normal(BATCH, 3), kinds=kinds)
 
 
@@ -83,15 +84,20 @@ def test_products_of_every_shape():
         "fused": normal(3, 6),
         "heads": normal(3, 2, 4),
     }
-    kinds = "Viewed(Stacked)".join([""] * 1)
-    check(loss, params, normal(BATCH, 2, 3, 3), normal(BATCH, 3))
+    kinds = "Viewed(Outer) Viewed(Outer) Stacked(Outer) "
+    kinds += "Uses(Viewed(Outer)+Viewed(Outer)+Viewed(Outer)) Viewed(Outer)"
+    check(loss, params, normal(BATCH, 2, 3, 3), normal(BATCH, 3), names=MORE, kinds=kinds)
 
 
 def test_look_ups_and_a_tied_table():
     def loss(params, ids, shift, y):
         x = params["table"][ids] + params["positions"][: ids.shape[0]]
         x = x + lax.dynamic_slice(params["window"], (shift, 0), (3, 4)) + params["one"][shift]
-        x = x + jax.vmap(lambda i: params["window"][i])(ids) + jnp.take(params["columns"], ids, axis=1).T
+        x = (
+            x
+            + jax.vmap(lambda i: params["window"][i])(ids)
+            + jnp.take(params["columns"], ids, axis=1, fill_value=0).T
+        )
         x = x + params["scalars"][ids][:, None]
         logits = jnp.tanh(x) @ params["table"].T
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1).sum()
@@ -111,6 +117,7 @@ def test_look_ups_and_a_tied_table():
         ids,
         jnp.array([0, 1, 2, 7]),
         jnp.abs(ids) % 7,
+        names=MORE,
         kinds="Transposed(Rows) Rows Total Viewed(Rows) Sum(Rows+Transposed(Outer)) Sum(Rows+Rows)",
     )
 
@@ -135,7 +142,8 @@ def test_scans_over_layers_and_over_time():
         "layers": {"b": normal(2, 3), "gain": normal(2, 3), "w": normal(2, 3, 3)},
         "shared": normal(3, 3),
     }
-    check(loss, params, normal(BATCH, 5, 3), normal(BATCH, 3))
+    kinds = "Total Total Total Uses(Viewed(Stacked(Transposed(Outer)))+Viewed(Outer)) Transposed(Outer)"
+    check(loss, params, normal(BATCH, 5, 3), normal(BATCH, 3), names=MORE, kinds=kinds)
 
 
 def test_convolution_at_every_step():
@@ -228,7 +236,7 @@ def test_keys_integers_functions_and_shared_arguments():
         return squared(x + params["half"], params["w"][ids["row"]])
 
     params = {"function": jnp.tanh, "half": 0.5, "order": jnp.array([2, 0, 1]), "w": normal(3, 4)}
-    keys, ids = jax.random.split(KEY, BATCH), {"row": jnp.array([0, 2, 2, 1])}
+    keys, ids = jax.random.split(jax.random.key(0), BATCH), {"row": jnp.array([0, 2, 2, 1])}
     mask = jnp.array([True, True, False])
     axes = (0, 0, 0, None)
     check(loss, params, np.ones((BATCH, 3)), keys, ids, mask, in_axes=axes)
@@ -284,9 +292,9 @@ def test_half_precision():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda f: adapters.per_example(f, collect="norms"), ValueError, "`collect` must be a tuple of names"),
+        (lambda f: adapters.per_example(f, collect="norms"), ValueError, "must be a tuple of names"),
         (lambda f: adapters.per_example(f, collect=("deltas",)), ValueError, "got 'deltas'"),
-        (lambda f: adapters.per_example(f, reduction="max"), ValueError, "`reduction` must be 'mean' or 'sum'"),
+        (lambda f: adapters.per_example(f, reduction="max"), ValueError, "must be 'mean' or 'sum'"),
         (lambda f: adapters.clipped_grad(f), ValueError, "give either `max_norm` or `coefficients`"),
         (lambda f: adapters.per_example(lambda w, x: w * x)(1.0 * jnp.ones(2), jnp.ones((2, 2))), ValueError,
          r"must return the loss of one example, a real scalar; got float64\[2\]"),
