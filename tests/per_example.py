@@ -8,6 +8,7 @@ from jax import numpy as jnp
 
 import funcbp
 from funcbp import layers, rules
+from funcbp.verify._pairs import evaluated
 
 KEY = jax.random.key(0)
 BATCH, TIME, WIDTH, WORDS = 4, 3, 4, 7
@@ -87,7 +88,7 @@ def problem(name):
         z = jax.eval_shape(functools.partial(funcbp.predict(network), state=state), params, x)
         y = jax.random.randint(KEY, z.shape[:-1], 0, z.shape[-1]) if y is None else y
         one = funcbp.value_and_grad(network, CROSS_ENTROPY, reduction="sum", train=train)
-        each = jax.jit(jax.vmap(lambda x, y: one(params, x[None], y[None], state=state)[1]))(x, y)
+        each = evaluated(jax.vmap(lambda x, y: one(params, x[None], y[None], state=state)[1]), x, y)
         options = {"train": train}
         return network, options, (params, x, y), {"state": state}, each
 

@@ -44,6 +44,12 @@ def as_array(x: Any, dtype: Any) -> Any:
     return x if jnp.issubdtype(dtype, jax.dtypes.extended) else np.asarray(x, dtype)
 
 
+def _reshape(parameters: dict[str, Any], x: Any) -> Any:
+    # Batched convolutions reorder the axes by it, too.
+    order = parameters["dimensions"]
+    return np.reshape(x if order is None else np.transpose(x, order), parameters["new_sizes"])
+
+
 def _dot(parameters: dict[str, Any], a: Any, b: Any) -> Any:
     (left, right), (left_batch, right_batch) = parameters["dimension_numbers"]
     free_left = [i for i in range(np.ndim(a)) if i not in (*left, *left_batch)]
@@ -212,7 +218,7 @@ _SHAPED: dict[str, Operation] = {
     "reduce_or": _reduced(np.any),
     "reduce_prod": _reduced(np.prod),
     "reduce_sum": _reduced(np.sum),
-    "reshape": lambda parameters, x: np.reshape(x, parameters["new_sizes"]),
+    "reshape": _reshape,
     "rev": lambda parameters, x: np.flip(x, parameters["dimensions"]),
     "slice": _slice,
     "squeeze": lambda parameters, x: np.squeeze(x, parameters["dimensions"]),

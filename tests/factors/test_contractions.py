@@ -22,6 +22,7 @@ from funcbp.factors import (
     Transposed,
 )
 from funcbp.factors.total import compact
+from funcbp.verify._pairs import evaluated
 
 BATCH = 5
 
@@ -111,8 +112,10 @@ def part(factor, n):
 
 
 def singly(factor):
-    gradient = jax.jit(lambda one: one.gradient())
-    return np.stack([gradient(part(factor, n)) for n in range(BATCH)])
+    def gradients(factor):
+        return [part(factor, n).gradient() for n in range(BATCH)]
+
+    return np.stack(evaluated(gradients, factor))
 
 
 def flat(factor):
@@ -147,7 +150,7 @@ def everything(factor):
 def contracted(name):
     with jax.enable_x64(True):
         factor = made(name)
-        return factor, singly(factor), jax.jit(everything)(factor)
+        return factor, singly(factor), evaluated(everything, factor)
 
 
 def assert_close(actual, expected):
@@ -190,7 +193,7 @@ LONG = [pytest.param(name, marks=pytest.mark.long) for name in MAKERS]
 def test_all_of_it_over_a_stack(name):
     factor, _, alone = contracted(name)
     stacked = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), factor)
-    together = jax.jit(jax.vmap(everything))(stacked)
+    together = evaluated(jax.vmap(everything), stacked)
     for contraction, one in alone.items():
         assert_close(together[contraction][0], one)
 

@@ -81,6 +81,7 @@ SHAPED = {
     "reduce_prod": lambda x: jnp.prod(x, axis=1),
     "reduce_sum": lambda x: jnp.sum(x, axis=0),
     "reshape": lambda x: lax.reshape(x, (3, 2)),
+    "reshape in another order": lambda x: lax.reshape(x, (6,), dimensions=(1, 0)),
     "rev": lambda x: lax.rev(x, (1,)),
     "slice": lambda x: lax.slice(x, (0, 1), (2, 3), (1, 2)),
     "split": lambda x: lax.split(x, (1, 2), axis=1),
