@@ -258,7 +258,7 @@ def test_a_root_is_what_the_user_says_it_is():
 
 def test_a_hessian_without_a_root_is_refused():
     """The loss z₀ z₁ + … is not convex: an error where values are known, NaN under jit, never a number."""
-    network, params, y = layers.dense(3, bias=False), {"w": np.ones((WIDTH, 3))}, X[:, :3]
+    network, params, y = layers.dense(3, bias=False), {"w": np.zeros((WIDTH, 3))}, np.zeros((BATCH, 3))
     diagonal = ggn_diagonal(network, PAIR)
     with pytest.raises(ValueError, match="the loss's Hessian has the negative eigenvalue"):
         diagonal(params, X, y)
