@@ -6,8 +6,7 @@ every other layer is matrix-free: forward mode of its `fwd`, and its `bwd`.
 """
 
 import dataclasses
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from jax import numpy as jnp
 from .. import rules
 from ..factors import contract
 from ..layers import Context, Layer
-from ..layers._layer import in_layer, path_string
+from ..layers._layer import Parts, in_layer, path_string
 from ._calls import Call
 from ._names import subscript
 from ._operator import Operator
@@ -135,22 +134,19 @@ def of_network(
 
 def _walk(layer: Layer, at: _At) -> _Done:
     """The layer's operators, by what kind of layer it is."""
-    kind, inside = _kind(layer)
-    return _KINDS.get(kind, _matrix_free)(layer, at, inside)
+    parts = _parts(layer)
+    return _KINDS.get(parts.kind, _matrix_free)(layer, at, parts)
 
 
-def _kind(layer: Layer) -> tuple[str, Mapping[str, Any]]:
-    """The function that made a layer, and what its `fwd` closes over: a Layer has no other trace of it."""
-    fwd: Any = layer.fwd
-    if fwd.__qualname__.startswith("leaf."):
-        fwd = inspect.getclosurevars(fwd).nonlocals["fwd"]
-    return fwd.__qualname__.split(".")[0], inspect.getclosurevars(fwd).nonlocals
+def _parts(layer: Layer) -> Parts:
+    """What the layer is made of; for one that does not say, the name of what made it."""
+    return layer.parts or Parts(getattr(layer.fwd, "__qualname__", "layer").split(".")[0])
 
 
-def _chain(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
+def _chain(layer: Layer, at: _At, inside: Parts) -> _Done:
     """J = J_L … J_2 J_1."""
     del layer
-    members = inside["members"]
+    members = inside.options["members"]
     parts, states = members.split(at.params, "params"), members.split_state(at.state)
     done: list[_Done] = []
     y, name = at.x, at.name
@@ -171,32 +167,38 @@ def _chain(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
     )
 
 
-def _residual(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
+def _residual(layer: Layer, at: _At, inside: Parts) -> _Done:
     """J = I + J of the body."""
-    if inside["entry"] is not None:
+    if inside.options["entry"] is not None:
         return _matrix_free(layer, at, inside)
-    done = _walk(inside["body"], at)
+    done = _walk(inside.layers[0], at)
     by_x = None if done.by_x is None else add(Identity(at.x.shape), done.by_x)
     return _Done(at.x + done.y, at.called("y"), by_x, done.by_params)
 
 
-def _dense(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
+def _recompute(layer: Layer, at: _At, inside: Parts) -> _Done:
+    """J of the layer: it differs in what is kept."""
+    del layer
+    return _walk(inside.layers[0], at)
+
+
+def _dense(layer: Layer, at: _At, inside: Parts) -> _Done:
     del layer, inside
     return _ruled(rules.dense, at, ("w", "b"), "p", {})
 
 
-def _activation(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
+def _activation(layer: Layer, at: _At, inside: Parts) -> _Done:
     del layer
-    return _ruled(inside["rule"], at, (), "q", inside["static"])
+    return _ruled(inside.options["rule"], at, (), "q", inside.options["static"])
 
 
-def _normalization(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
+def _normalization(layer: Layer, at: _At, inside: Parts) -> _Done:
     del layer
-    wanted = [a.name for a in inside["rule"].signature.arguments[1:]]
-    return _ruled(inside["rule"], at, wanted, "y", inside["static"])
+    wanted = [a.name for a in inside.options["rule"].signature.arguments[1:]]
+    return _ruled(inside.options["rule"], at, wanted, "y", inside.options["static"])
 
 
-def _embedding(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
+def _embedding(layer: Layer, at: _At, inside: Parts) -> _Done:
     del inside
     y = layer.fwd(at.params, at.state, at.x, at.context).y
     table = at.params["table"]
@@ -204,7 +206,7 @@ def _embedding(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
     return _Done(y, at.called("q"), None, {"table": of_rule(call)} if at.by_params else None)
 
 
-def _dropout(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
+def _dropout(layer: Layer, at: _At, inside: Parts) -> _Done:
     """In evaluation it lets everything through."""
     del layer, inside
     return _Done(at.x, at.name, Identity(at.x.shape) if at.by_x else None, ())
@@ -225,11 +227,11 @@ def _ruled(rule: Any, at: _At, wanted: Sequence[str], output: str, static: dict[
     )
 
 
-def _matrix_free(layer: Layer, at: _At, inside: Mapping[str, Any]) -> _Done:
+def _matrix_free(layer: Layer, at: _At, inside: Parts) -> _Done:
     del inside
     y = layer.fwd(at.params, at.state, at.x, at.context).y
     args = (at.params, at.state, at.x, at.context.mask, at.context.positions)
-    kind = _kind(layer)[0]
+    kind = _parts(layer).kind
 
     def operator(position: int | None, shape: tuple[int, ...], of: str) -> Operator:
         maps = _LayerMaps(layer, position)
@@ -248,9 +250,10 @@ def _mapped(change: Callable[[Operator], Operator], tree: PyTree) -> PyTree:
     return jax.tree.map(change, tree, is_leaf=lambda leaf: isinstance(leaf, Operator))
 
 
-_KINDS: dict[str, Callable[[Layer, _At, Mapping[str, Any]], _Done]] = {
+_KINDS: dict[str, Callable[[Layer, _At, Parts], _Done]] = {
     "chain": _chain,
     "residual": _residual,
+    "recompute": _recompute,
     "dense": _dense,
     "activation": _activation,
     "_normalization": _normalization,

@@ -27,6 +27,7 @@ from ._parallel import parallel as parallel
 from ._pooling import avg_pool as avg_pool
 from ._pooling import global_avg_pool as global_avg_pool
 from ._pooling import max_pool as max_pool
+from ._recompute import recompute as recompute
 from ._recurrent import elman as elman
 from ._recurrent import gru as gru
 from ._recurrent import lstm as lstm
@@ -70,6 +71,7 @@ __all__ = [
     "multi_head_attention",
     "parallel",
     "positional_embedding",
+    "recompute",
     "repeat",
     "residual",
     "reversible",

@@ -3,7 +3,7 @@
 import jax
 from jax.tree_util import KeyPath
 
-from ._layer import Backward, Context, Forward, Layer, PyTree, Visit, in_layer, split_key
+from ._layer import Backward, Context, Forward, Layer, Parts, PyTree, Visit, in_layer, split_key
 from ._members import Members
 
 __all__ = ["chain", "output_spec"]
@@ -59,7 +59,7 @@ def chain(*layers: Layer, **named: Layer) -> Layer:
                 )
         return Backward(members.build(collected), members.build(cotangents), y_ct)
 
-    return Layer(init, fwd, bwd)
+    return Layer(init, fwd, bwd, Parts("chain", members.layers, {"members": members}))
 
 
 def output_spec(layer: Layer, params: PyTree, state: PyTree, x_spec: PyTree) -> PyTree:

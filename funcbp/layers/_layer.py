@@ -5,7 +5,8 @@ parameter's `Factor` (activation and δ) and hands back what `visit` returns: th
 contracted to its sum; an updated parameter, a norm, nothing at all, if not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ __all__ = [
     "Delta",
     "Forward",
     "Layer",
+    "Parts",
     "Visit",
     "as_spec",
     "in_layer",
@@ -79,7 +81,33 @@ class Delta(NamedTuple):
     value: PyTree
 
 
-class Layer(NamedTuple):
+@dataclass(frozen=True)
+class Parts:
+    """What a layer's forward pass is made of, for those who walk through a network.
+
+    Attributes:
+        kind: the name of the function that made the layer.
+        layers: those inside.
+        options: what else it was made with.
+        leaf: whether its output is one value, which is what stands for it among the activations.
+        pre_activation: whether that is a pre-activation p.
+    """
+
+    kind: str
+    layers: "tuple[Layer, ...]" = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    leaf: bool = False
+    pre_activation: bool = False
+
+
+class _Record(NamedTuple):
+    init: Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]
+    fwd: Callable[[PyTree, PyTree, PyTree, Context], Forward]
+    bwd: Callable[[PyTree, PyTree, PyTree, Visit, PyTree, KeyPath], Backward]
+    parts: Parts | None = None
+
+
+class Layer(_Record):
     """Three pure functions; every combinator gives back the same type.
 
     Attributes:
@@ -89,11 +117,22 @@ class Layer(NamedTuple):
         bwd: `(params, residuals, y_ct, visit, aux, path) -> Backward`. `visit(path, parameter, factor,
             aux_leaf)` is called once for every parameter, as soon as its δ is there; `aux` is None or has the
             tree of the parameters.
+        parts: what `fwd` is made of, where that is known. Nothing needs it to run; `jacobian` finds known
+            structure by it, `recompute` what can be kept.
     """
 
-    init: Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]]
-    fwd: Callable[[PyTree, PyTree, PyTree, Context], Forward]
-    bwd: Callable[[PyTree, PyTree, PyTree, Visit, PyTree, KeyPath], Backward]
+    __slots__ = ()
+
+    def _replace(self, **changes: Any) -> "Layer":
+        """With some of the fields replaced. Parts describe `fwd`: with another one they are not known.
+
+        >>> double = leaf(lambda *_: ((), ()), lambda p, s, x, _: (2 * x, s, ()), lambda p, r, y: ((), 2 * y))
+        >>> double._replace(bwd=None).parts == double.parts, double._replace(fwd=None).parts
+        (True, None)
+        """
+        if "fwd" in changes:
+            changes.setdefault("parts", None)
+        return super()._replace(**changes)
 
 
 def leaf(
@@ -102,6 +141,7 @@ def leaf(
     pullback: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]],
     *,
     pre_activation: bool = False,
+    **options: Any,
 ) -> Layer:
     """A layer from the three functions that its author writes.
 
@@ -112,6 +152,8 @@ def leaf(
         pullback: `(params, residuals, y_ct) -> (factors, x_ct)`: a `Factor` for every parameter, in the tree
             of `params`.
         pre_activation: whether the output is a pre-activation p, so that its cotangent is a δ.
+        options: what the layer was made with, for `Layer.parts`. Its kind there is the name of the outermost
+            function in which `fwd` is written.
 
     >>> from funcbp import factors
     >>> scale = leaf(
@@ -142,7 +184,8 @@ def leaf(
         ]
         return Backward(treedef.unflatten(collected), Delta(y_ct) if pre_activation else y_ct, x_ct)
 
-    return Layer(layer_init, layer_fwd, layer_bwd)
+    kind = getattr(fwd, "__qualname__", "layer").split(".")[0]
+    return Layer(layer_init, layer_fwd, layer_bwd, Parts(kind, (), options, True, pre_activation))
 
 
 def as_spec(x: PyTree) -> PyTree:

@@ -104,7 +104,7 @@ def activation(rule: str | Rule, **static: Any) -> Layer:
         (p_ct,) = rule.bwd(residuals, q_ct, **static)
         return (), p_ct
 
-    return leaf(init, fwd, pullback)
+    return leaf(init, fwd, pullback, rule=rule, static=static)
 
 
 def _is_activation(rule: Rule) -> bool:

@@ -84,7 +84,7 @@ def _normalization(rule: Rule, wanted: dict[str, bool], **static: Any) -> Layer:
         del key
         return _initial(rule.name, names, x_spec), ()
 
-    return leaf(init, fwd, pullback)
+    return leaf(init, fwd, pullback, rule=rule, static=static)
 
 
 def batch_norm(*, gain: bool = True, bias: bool = True, momentum: float = 0.99, eps: float = 1e-5) -> Layer:

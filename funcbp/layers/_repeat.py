@@ -15,6 +15,7 @@ from ._layer import (
     Context,
     Forward,
     Layer,
+    Parts,
     PyTree,
     Visit,
     as_spec,
@@ -81,7 +82,7 @@ def repeat(block: Layer, times: int) -> Layer:
             x_ct, (collected, cotangents) = reverse_scan(step, y_ct, params, residuals.stacked, aux, times)
         return Backward(collected, cotangents, x_ct)
 
-    return Layer(init, fwd, bwd)
+    return Layer(init, fwd, bwd, Parts("repeat", (block,), {"times": times}))
 
 
 def _check_stacked(params: PyTree, times: int) -> None:

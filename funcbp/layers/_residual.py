@@ -8,7 +8,7 @@ from jax.tree_util import KeyPath
 
 from .._signature import describe
 from ._chain import output_spec
-from ._layer import Backward, Context, Forward, Layer, PyTree, Visit, as_spec, require_layer
+from ._layer import Backward, Context, Forward, Layer, Parts, PyTree, Visit, as_spec, require_layer
 
 __all__ = ["residual"]
 
@@ -56,7 +56,7 @@ def residual(body: Layer, *, entry: str | int | None = None) -> Layer:
             parts = type(x_ct)(*parts) if hasattr(x_ct, "_fields") else type(x_ct)(parts)
         return Backward(collected, cotangents, parts)
 
-    return Layer(init, fwd, bwd)
+    return Layer(init, fwd, bwd, Parts("residual", (body,), {"entry": entry}))
 
 
 def _skip(x: PyTree, entry: str | int | None) -> PyTree:
