@@ -68,7 +68,7 @@ def noise_multiplier_for(
         ValueError: for numbers out of their ranges.
 
     >>> round(noise_multiplier_for(2.0, 1e-5, steps=1000, rate=0.01, accountant="rdp"), 2)
-    1.01
+    1.02
     """
     _check(steps, rate, delta, accountant)
     if not (epsilon > 0 and math.isfinite(epsilon)):
