@@ -3,8 +3,8 @@
 One network, the same data order, first parameters and batches for all. Every optimizer gets its learning rate
 from the same grid, K-FAC with the damping fixed, and is judged by the fewest steps to the target: a mean loss
 over all training images, looked at after every so many steps. The rate that wins on one seed is then run on
-others: theirs are the numbers reported, with the seconds that their steps took; compilation and evaluation are
-not counted.
+others: theirs are the numbers reported, with the seconds that their steps took, without those of compilation
+and evaluation.
 
 Momentum is 0.9 for all but Adam, which has its own. K-FAC's curvature comes from targets sampled from the
 model, one for every example.

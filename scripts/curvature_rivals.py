@@ -46,10 +46,9 @@ def kernels(plain: Plain) -> dict[str, Function]:
     def expert(params: PyTree, x: jax.Array) -> jax.Array:
         deltas, activations = _output_deltas(plain, params, x, identity)
         # One more for the bias.
-        return sum(
-            (a @ a.T + 1)[:, :, None, None] * jnp.einsum("cni,dmi->nmcd", d, d)
-            for a, d in zip(activations, deltas, strict=True)
-        )
+        pairs = zip(activations, deltas, strict=True)
+        each = ((a @ a.T + 1)[:, :, None, None] * jnp.einsum("cni,dmi->nmcd", d, d) for a, d in pairs)
+        return sum(each, jnp.zeros(()))
 
     def outputs(params: PyTree, x: jax.Array) -> jax.Array:
         return plain.forward(params, None, x)[0]
@@ -60,7 +59,7 @@ def kernels(plain: Plain) -> dict[str, Function]:
 
         jacobian = jax.vmap(jax.jacrev(one), (None, 0))(params, x)
         flat = [a.reshape(*a.shape[:2], -1) for a in jax.tree.leaves(jacobian)]
-        return sum(jnp.einsum("ncp,mdp->nmcd", a, a) for a in flat)
+        return sum((jnp.einsum("ncp,mdp->nmcd", a, a) for a in flat), jnp.zeros(()))
 
     def products(params: PyTree, x: jax.Array) -> jax.Array:
         """A row of Θ at a time: J (Jᵀ e), forward mode of a VJP."""

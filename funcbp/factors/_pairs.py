@@ -17,7 +17,7 @@ from jax import numpy as jnp
 from .._numerics import accumulator, matmul, upcast
 from ._blocks import block_length, mapped
 
-__all__ = ["OneHot", "Pairs"]
+__all__ = ["OneHot", "Pairs", "products"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,14 @@ class Pairs:
 
 
 jax.tree_util.register_dataclass(Pairs, data_fields=["left", "right"], meta_fields=[])
+
+
+def products(a: jax.Array, b: jax.Array) -> jax.Array:
+    """⟨a_n, b_m⟩ of vectors, `(N, width)` and `(M, width)`: by the operations of `Pairs.gram`.
+
+    Where both are taken of the same δ's, as for a weight and its bias, XLA then has one product.
+    """
+    return jax.vmap(lambda one: _products(one[None], b)[0])(a)
 
 
 def _vectors(side: Side) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from .._numerics import upcast
 from ._base import Factor, factor
+from ._pairs import products
 
 __all__ = ["Total", "compact"]
 
@@ -31,6 +32,12 @@ class Total(Factor):
         Array([4., 6.], dtype=float32)
         """
         return upcast(self.delta).sum(tuple(range(self.delta.ndim - self.ndim)))
+
+    def _gram(self, other: Factor) -> jax.Array:
+        both = self.examples(), other.examples()
+        if not isinstance(other, Total) or {self.delta.ndim, other.delta.ndim} != {self.ndim + 1}:
+            return super()._gram(other)
+        return products(*(f.delta.reshape(n, -1) for f, n in zip((self, other), both, strict=True)))
 
     def _own_axes(self) -> int:
         return self.ndim

@@ -167,12 +167,21 @@ def test_kinds_of_kernels():
     params, _, _, j, *_ = small()
     flat = np.asarray(j).reshape(BATCH, 3, -1)
     full = np.einsum("ncp,mdp->nmcd", flat, flat)
-    kernels = jax.jit(
-        lambda params: (
-            [ntk(MLP, kind=k)(params, X) for k in ("full", "diagonal", "trace")]
-            + [ntk(MLP, frozen=("2",), batch_size=3)(params, X)]
-        )
-    )(params)
+
+    @jax.jit
+    def by_hand(params):
+        two = jax.tree.map(lambda p: jnp.stack([p, 0 * p]), params)
+        return [
+            *(ntk(MLP, kind=kind)(params, X) for kind in ("full", "diagonal", "trace")),
+            ntk(MLP, frozen=("2",), batch_size=3)(params, X),
+            jax.vmap(ntk(MLP, kind="trace"), (0, None))(two, X),
+            jax.vmap(ggn_diagonal(MLP, CROSS_ENTROPY), (0, None, None))(two, X, Y),
+            ggn_diagonal(MLP, CROSS_ENTROPY)(params, X, Y),
+        ]
+
+    kernels = by_hand(params)
+    assert_close(kernels[4][0], kernels[2])
+    assert_close(jax.tree.map(lambda a: a[0], kernels[5]), kernels[6])
     assert_close(kernels[0], full)
     assert_close(kernels[1], np.einsum("nmcc->nmc", full))
     assert_close(kernels[2], np.einsum("nmcc->nm", full))
@@ -324,3 +333,20 @@ def test_what_does_not_fit_is_refused():
     for f in (ggn_diagonal(EVALUATED, CROSS_ENTROPY), ggn_trace(EVALUATED, CROSS_ENTROPY)):
         with pytest.raises(ValueError, match="batch_norm: examples must be independent here"):
             f(bn, X, Y, state=state)
+
+
+@pytest.mark.long
+def test_columns_take_no_more_memory_than_their_deltas():
+    """Neither a gradient of every column nor the activations once more for each."""
+    with jax.enable_x64(False):
+        parts = [part for w in (512, 512) for part in (layers.dense(w), layers.activation("relu"))]
+        network, x = layers.chain(*parts, layers.dense(10)), jnp.ones((64, 784))
+        params = jax.eval_shape(lambda x: network.init(KEY, x)[0], x)
+        labels = jnp.zeros(64, int)
+        programs = (
+            jax.jit(ggn_diagonal(network, CROSS_ENTROPY)).lower(params, x, labels),
+            jax.jit(ntk(network)).lower(params, x[:32]),
+        )
+        deltas = 4 * 64 * 10 * (512 + 512 + 10)
+        for program in programs:
+            assert program.compile().memory_analysis().temp_size_in_bytes < 1.5 * deltas
