@@ -75,21 +75,17 @@ class Viewed(Factor):
     def _back(self, gradient: jax.Array) -> jax.Array:
         return carried_back(self.moves, gradient, self.parameter)
 
-    def _like(self, other: Factor) -> bool:
-        return (
-            isinstance(other, Viewed)
-            and self.moves == other.moves
-            and isinstance(self.of, Stacked) == isinstance(other.of, Stacked)
-        )
+    def _like(self, other: "Viewed") -> bool:
+        return self.moves == other.moves and isinstance(self.of, Stacked) == isinstance(other.of, Stacked)
 
     def _inner(self, other: Factor) -> jax.Array:
-        if self._like(other):
-            return self.of.inner(other.of)  # ty: ignore[unresolved-attribute]
+        if isinstance(other, Viewed) and self._like(other):
+            return self.of.inner(other.of)
         return jnp.sum(_flat(self) * _flat(other), axis=1)
 
     def _gram(self, other: Factor) -> jax.Array:
-        if self._like(other):
-            return self.of.gram(other.of)  # ty: ignore[unresolved-attribute]
+        if isinstance(other, Viewed) and self._like(other):
+            return self.of.gram(other.of)
         return matmul(_flat(self), _flat(other).T)
 
     def _each(self, function: Callable[[Factor], jax.Array]) -> jax.Array:

@@ -10,7 +10,8 @@ import numpy as np
 from jax import numpy as jnp
 
 from .. import _compat
-from ..factors import Factor
+from ..factors import Factor, Total
+from ._factors import of_parameter
 from ._views import View, replayed
 
 __all__ = ["Frame", "Operand", "Use", "Value", "spec_of"]
@@ -25,12 +26,13 @@ class Value:
     Attributes:
         array: the value.
         data: whether it depends on the example.
-        owners: the parameters that it is a function of, while it is a function of nothing else.
+        owners: the parameters that it is a function of, while it is a function of nothing else, and how many
+            numbers of each.
     """
 
     array: Any
     data: bool = True
-    owners: frozenset[int] = frozenset()
+    owners: frozenset[tuple[int, int]] = frozenset()
 
 
 Operand = View | Value
@@ -89,10 +91,14 @@ class Frame:
         """What any operation may be applied to: a view becomes a value that depends on a tap."""
         if isinstance(operand, Value):
             return operand
-        base = operand.base
+        base, size = operand.base, operand.array.size
+        whole = self.bases[base].size
+        if size < whole and operand.isometric:
+            array = operand.array + self.note(_part(operand, self.bases[base].shape))
+            return Value(array, data=False, owners=frozenset(((base, size),)))
         self.whole[base] = None
-        array = replayed(operand.moves, self.tapped.get(base, self.bases[base]))
-        return Value(array, data=False, owners=frozenset((base,)))
+        tapped = self.bases[base] if self.taps is None else self.tapped[base]
+        return Value(replayed(operand.moves, tapped), data=False, owners=frozenset(((base, whole),)))
 
     def constant(self, operand: Operand) -> Value:
         """What has no derivative."""
@@ -114,10 +120,10 @@ class Frame:
             for o, v in zip(outputs, equation.outvars, strict=True)
         ]
 
-    def met(self, owners: frozenset[int], primitive: str, size: int) -> None:
+    def met(self, owners: frozenset[tuple[int, int]], primitive: str, size: int) -> None:
         """Note that what is made of these parameters met data in a result of so many numbers."""
-        for base in owners:
-            if math.prod(self.bases[base].shape) > size:
+        for base, numbers in owners:
+            if numbers > size:
                 self.unknown.setdefault(
                     base, f"its way into `{primitive}` is not one of those that are known"
                 )
@@ -126,6 +132,15 @@ class Frame:
 def spec_of(array: jax.Array) -> jax.ShapeDtypeStruct:
     """Shape and dtype."""
     return jax.ShapeDtypeStruct(np.shape(array), array.dtype)
+
+
+def _part(view: View, shape: tuple[int, ...]) -> Use:
+    """A use of a part of a parameter of `shape`, of which the gradients of examples are formed."""
+
+    def factor(_: PyTree, delta: jax.Array) -> Factor:
+        return of_parameter(Total(delta, view.array.ndim), shape, view.moves)
+
+    return Use(view.base, spec_of(view.array), factor)
 
 
 def _inexact(variable: Any) -> bool:

@@ -130,15 +130,14 @@ def _gather(equation: _compat.JaxprEqn, operands: Sequence[Operand], frame: Fram
         return None
     shape, sizes = table.array.shape, equation.params["slice_sizes"]
     axis = _partly_read(shape, sizes, dims.start_index_map[:1])
-    fills = mode in (lax.GatherScatterMode.FILL_OR_DROP, None)
-    if axis is None or axis not in dims.start_index_map or (fills and len(dims.start_index_map) > 1):
+    clips = mode == lax.GatherScatterMode.CLIP
+    if axis is None or axis not in dims.start_index_map or (not clips and len(dims.start_index_map) > 1):
         return None
     length = sizes[axis]
     starts = jnp.asarray(indices.array)[..., dims.start_index_map.index(axis)].astype(jnp.int32)
-    last = shape[axis] - length
-    inside = jnp.clip(starts, 0, last)
-    # What is out of range is filled up, which is no row.
-    starts = jnp.where(starts == inside, starts, -1 - shape[axis]) if fills else inside
+    inside = jnp.clip(starts, 0, shape[axis] - length)
+    # The derivative of what is out of range is none, unless it is clipped: it belongs to no row.
+    starts = inside if clips else jnp.where(starts == inside, starts, -1 - shape[axis])
     ids = starts[..., None] + jnp.arange(length)
     offsets = dict(
         zip(

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jax.core import Tracer
 
 from ._frame import Operand, Value
 from ._views import Move, View
@@ -24,7 +25,7 @@ Moved = list[View] | None
 def known(operand: Operand) -> Any:
     """A scalar that is known while tracing; else None."""
     array = operand.array
-    scalar = isinstance(operand, Value) and not isinstance(array, jax.core.Tracer) and np.ndim(array) == 0
+    scalar = isinstance(operand, Value) and not isinstance(array, Tracer) and np.ndim(array) == 0
     return array if scalar else None
 
 

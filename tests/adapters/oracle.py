@@ -19,6 +19,11 @@ def normal(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
+def filled(specs):
+    """Numbers for shapes: nothing has to be compiled to initialize a module."""
+    return jax.tree.map(lambda s: normal(*s.shape) if isinstance(s, jax.ShapeDtypeStruct) else s, specs)
+
+
 def partition(params):
     """The parameters as a list, and the way back."""
     leaves, treedef = jax.tree.flatten(params)
@@ -96,6 +101,6 @@ def check(loss, params, *examples, names=FEW, in_axes=0, kinds=None, fallback=()
 def kind(factor):
     """The structure of a factor in a word: `Transposed(Outer)`."""
     name = type(factor).__name__
-    if name == "Sum":
-        return f"Sum({'+'.join(map(kind, factor.terms))})"
+    if hasattr(factor, "terms"):
+        return f"{name}({'+'.join(map(kind, factor.terms))})"
     return f"{name}({kind(factor.of)})" if hasattr(factor, "of") else name

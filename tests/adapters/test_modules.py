@@ -9,7 +9,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from funcbp import adapters
-from tests.adapters.oracle import check, normal
+from tests.adapters.oracle import MORE, check, filled, normal
 
 BATCH, TIME, WIDTH, WORDS = 3, 4, 4, 7
 
@@ -72,11 +72,12 @@ def words():
 
 def test_equinox_transformer():
     """Attention with dropout, of which every example has a key; embedding, norms, MLP."""
-    check(cross_entropy, Transformer(jax.random.key(0)), *words())
+    model = filled(eqx.filter_eval_shape(Transformer, jax.random.key(0)))
+    check(cross_entropy, model, *words(), names=MORE)
 
 
 def test_equinox_in_a_few_lines():
-    model = Transformer(jax.random.key(0))
+    model = filled(eqx.filter_eval_shape(Transformer, jax.random.key(0)))
     result = eqx.filter_jit(adapters.clipped_grad(cross_entropy, max_norm=1.0, strict=True))(model, *words())
     assert result.norms.shape == (BATCH,)
     updated = eqx.apply_updates(model, jax.tree.map(lambda g: -0.1 * g, result.grads))
@@ -90,10 +91,11 @@ def test_equinox_layers_in_a_scan():
         x, _ = lax.scan(lambda x, own: (jnp.tanh(eqx.combine(own, static)(x)), None), x, dynamic)
         return squared(out(x), y)
 
-    layers = eqx.filter_vmap(lambda key: eqx.nn.Linear(WIDTH, WIDTH, key=key))(
-        jax.random.split(jax.random.key(0), 3)
-    )
-    model = layers, eqx.nn.Linear(WIDTH, 2, key=jax.random.key(1))
+    def init(key):
+        layers = eqx.filter_vmap(lambda key: eqx.nn.Linear(WIDTH, WIDTH, key=key))(jax.random.split(key, 3))
+        return layers, eqx.nn.Linear(WIDTH, 2, key=key)
+
+    model = filled(eqx.filter_eval_shape(init, jax.random.key(0)))
     kinds = "Stacked(Transposed(Outer)) Total Transposed(Outer) Total"
     check(loss, model, normal(BATCH, WIDTH), normal(BATCH, 2), kinds=kinds)
 
@@ -106,10 +108,10 @@ def test_equinox_cells_over_time():
         (h, _), _ = lax.scan(lambda state, a: (lstm(a, state), None), (h, start), states)
         return squared(h, y)
 
-    model = (
-        eqx.nn.GRUCell(3, WIDTH, key=jax.random.key(0)),
-        eqx.nn.LSTMCell(WIDTH, WIDTH, key=jax.random.key(1)),
-    )
+    def init(key):
+        return eqx.nn.GRUCell(3, WIDTH, key=key), eqx.nn.LSTMCell(WIDTH, WIDTH, key=key)
+
+    model = filled(eqx.filter_eval_shape(init, jax.random.key(0)))
     kinds = "Transposed(Outer) Transposed(Outer) Total Total Transposed(Outer) Transposed(Outer) Total"
     check(loss, model, normal(BATCH, TIME, 3), normal(BATCH, WIDTH), kinds=kinds)
 
@@ -119,12 +121,11 @@ def test_equinox_convolution_and_group_norm():
         conv, norm, back = model
         return squared(back(jax.nn.relu(norm(conv(x)))).mean((1, 2)), y)
 
-    keys = jax.random.split(jax.random.key(0))
-    model = (
-        eqx.nn.Conv2d(2, 4, 3, stride=2, padding=1, key=keys[0]),
-        eqx.nn.GroupNorm(2, 4),
-        eqx.nn.ConvTranspose2d(4, 2, 3, stride=2, key=keys[1]),
-    )
+    def init(key):
+        conv = eqx.nn.Conv2d(2, 4, 3, stride=2, padding=1, key=key)
+        return conv, eqx.nn.GroupNorm(2, 4), eqx.nn.ConvTranspose2d(4, 2, 3, stride=2, key=key)
+
+    model = filled(eqx.filter_eval_shape(init, jax.random.key(0)))
     check(loss, model, normal(BATCH, 2, 6, 6), normal(BATCH, 2))
 
 
@@ -140,7 +141,7 @@ def test_flax_linen():
 
     model = Model()
     ids, y, _ = words()
-    params = model.init(jax.random.key(0), ids[0])["params"]
+    params = filled(jax.eval_shape(model.init, jax.random.key(0), ids[0])["params"])
 
     def loss(params, ids, y):
         logits = model.apply({"params": params}, ids)
@@ -159,7 +160,8 @@ def test_flax_nnx():
         def __call__(self, x):
             return self.out(nnx.relu(self.norm(self.conv(x))).mean((1, 2)))
 
-    graph, params, rest = nnx.split(Model(nnx.Rngs(0)), nnx.Param, ...)
+    graph, params, rest = nnx.split(nnx.eval_shape(lambda: Model(nnx.Rngs(0))), nnx.Param, ...)
+    params, rest = filled(params), jax.tree.map(jnp.abs, filled(rest))
 
     def loss(params, x, y):
         return squared(nnx.merge(graph, params, rest)(x[None])[0], y)
