@@ -79,7 +79,7 @@ class Config:
     """Expected size of a sample."""
 
     learning_rate: float = 1.0
-    """Of gradient descent; the same for all private runs, in which gradients are clipped."""
+    """Of gradient descent; the same for all runs. It is not scaled with C: a smaller C makes smaller steps."""
 
     max_norm: float = 1.0
     """Fixed clipping norm; the adaptive one starts there."""
@@ -140,7 +140,6 @@ def private_run(config: Config, data: Digits, multiplier: float, clipping: str) 
     """`seed -> test accuracy, last C, overflows`, jitted; a scan over the steps."""
     net, sample = network(config), sampler(config, len(data.y))
     bound = AdaptiveClipping(config.max_norm, config.quantile) if clipping == "adaptive" else config.max_norm
-    # What is learned from a step does not depend on C: the learning rate is that of gradients of norm 1.
     init, step = make_private_step(
         net,
         LOSS,
