@@ -79,7 +79,7 @@ class Config:
     """Expected size of a sample."""
 
     learning_rate: float = 1.0
-    """Of gradient descent; the same for all runs. It is not scaled with C: a smaller C makes smaller steps."""
+    """Of gradient descent; the same for all runs, not scaled with C: a smaller C makes smaller steps."""
 
     max_norm: float = 1.0
     """Fixed clipping norm; the adaptive one starts there."""
@@ -252,7 +252,7 @@ def run_kind(config: Config, data: Digits, kind: tuple[str, float]) -> tuple[np.
 def draw(path: Path, results: dict[str, Any]) -> None:
     """Accuracy against ε, with the mean of the runs as a line and every run as a point."""
     bound = 100 * np.mean(results["not_private"])
-    title = f"Handwritten digits with differential privacy, δ = {results['config']['delta']:g}"
+    title = f"Digits, (ε, {results['config']['delta']:g})-private"
     with new_figure(path, 1, 1, title) as (axes,):
         for i, clipping in enumerate(CLIPPINGS):
             lines = [line for line in results["private"] if line["clipping"] == clipping]
@@ -262,6 +262,9 @@ def draw(path: Path, results: dict[str, Any]) -> None:
             axes.plot(x, y, color=COLORS[i], marker="o", markersize=3, linestyle="")
         axes.axhline(bound, color=COLORS[6], linestyle=LINES[3], label=f"not private: {bound:.1f} %")
         axes.set(xlabel="ε", ylabel="test images right (%)", xscale="log")
+        spent = sorted({line["epsilon"] for line in results["private"]})
+        axes.set_xticks(spent, [f"{e:.1f}" for e in spent])
+        axes.set_xticks([], minor=True)
         axes.legend(loc="lower right")
 
 
