@@ -75,16 +75,13 @@ class Viewed(Factor):
     def _back(self, gradient: jax.Array) -> jax.Array:
         return carried_back(self.moves, gradient, self.parameter)
 
-    def _like(self, other: "Viewed") -> bool:
-        return self.moves == other.moves and isinstance(self.of, Stacked) == isinstance(other.of, Stacked)
-
     def _inner(self, other: Factor) -> jax.Array:
-        if isinstance(other, Viewed) and self._like(other):
+        if isinstance(other, Viewed) and _alike(self, other):
             return self.of.inner(other.of)
         return jnp.sum(_flat(self) * _flat(other), axis=1)
 
     def _gram(self, other: Factor) -> jax.Array:
-        if isinstance(other, Viewed) and self._like(other):
+        if isinstance(other, Viewed) and _alike(self, other):
             return self.of.gram(other.of)
         return matmul(_flat(self), _flat(other).T)
 
@@ -194,6 +191,11 @@ def summed(factors: Sequence[Factor], shape: tuple[int, ...]) -> Factor:
         # Views that differ, and stacks with what is none, can only be compared as parameters.
         return Uses(tuple(f if isinstance(f, Viewed) else Viewed(f, shape, ()) for f in factors))
     return Sum(tuple(factors))
+
+
+def _alike(a: Factor, b: Factor) -> bool:
+    """Whether two factors have the same structure all the way down, and so the examples on the same axes."""
+    return jax.tree.structure(a) == jax.tree.structure(b)
 
 
 def _swapped(tree: Any) -> Any:

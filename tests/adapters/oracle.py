@@ -8,7 +8,8 @@ from funcbp import adapters
 from funcbp.factors import Factor
 
 FEW = ("grads", "norms", "squared_norms")
-MORE = (*FEW, "gram", "second_moment", "per_example_grads")
+CLIPPED = (*FEW, "clipped")
+MORE = (*CLIPPED, "gram", "second_moment", "per_example_grads")
 
 
 def is_array(leaf):
@@ -49,14 +50,15 @@ def everything(loss, params, examples, in_axes, names):
         return [e if axis is None else next(rest) for e, axis in zip(examples, axes, strict=True)]
 
     def mine(arrays, own):
-        result = adapters.per_example(loss, collect=(*names, "factors"), in_axes=in_axes)(
-            tree(arrays), *arguments(own)
-        )
+        collect = ("factors", *(name for name in names if name != "clipped"))
+        result = adapters.per_example(loss, collect=collect, in_axes=in_axes)(tree(arrays), *arguments(own))
         static["fallback"] = result.fallback
         factors = jax.tree.leaves(result.factors, is_leaf=lambda f: isinstance(f, Factor))
         static["factors"] = factors = [f for f in factors if isinstance(f, Factor)]
-        found = {name: jax.tree.leaves(getattr(result, name)) for name in ("value", "per_example", *names)}
-        if names == MORE:
+        found = {
+            name: jax.tree.leaves(getattr(result, name)) for name in ("value", "per_example", *collect[1:])
+        }
+        if "clipped" in names:
             clip = adapters.clipped_grad(loss, max_norm=1.0, in_axes=in_axes)
             clipped = clip(tree(arrays), *arguments(own))
             found |= {"clipped": jax.tree.leaves(clipped.grads), "coefficients": [clipped.coefficients]}
@@ -71,11 +73,12 @@ def everything(loss, params, examples, in_axes, names):
         norms = jnp.sqrt(sum(squares))
         expected = {"value": [losses.mean()], "per_example": [losses], "norms": [norms]}
         expected |= {"squared_norms": squares, "grads": [g.mean(0) for g in each]}
-        if names == MORE:
+        if "clipped" in names:
             c = jnp.minimum(1, 1 / norms)
+            expected |= {"clipped": [jnp.tensordot(c, g, 1) for g in each], "coefficients": [c]}
+        if names == MORE:
             flat = jnp.concatenate([g.reshape(g.shape[0], -1) for g in each], axis=1)
             expected |= {"gram": [flat @ flat.T], "second_moment": [jnp.square(g).sum(0) for g in each]}
-            expected |= {"clipped": [jnp.tensordot(c, g, 1) for g in each], "coefficients": [c]}
             expected["per_example_grads"] = each
         return expected
 

@@ -9,7 +9,7 @@ from jax import lax
 from jax import numpy as jnp
 
 from funcbp import adapters
-from tests.adapters.oracle import MORE, check, normal
+from tests.adapters.oracle import CLIPPED, MORE, check, normal
 
 BATCH = 4
 
@@ -117,7 +117,7 @@ def test_look_ups_and_a_tied_table():
         ids,
         jnp.array([0, 1, 2, 7]),
         jnp.abs(ids) % 7,
-        names=MORE,
+        names=CLIPPED,
         kinds="Transposed(Rows) Rows Viewed(Total) Viewed(Rows) Sum(Rows+Transposed(Outer)) Sum(Rows+Rows)",
     )
 
@@ -144,6 +144,21 @@ def test_scans_over_layers_and_over_time():
     }
     kinds = "Total Total Total Uses(Viewed(Stacked(Transposed(Outer)))+Viewed(Outer)) Transposed(Outer)"
     check(loss, params, normal(BATCH, 5, 3), normal(BATCH, 3), names=MORE, kinds=kinds)
+
+
+def test_as_many_layers_as_examples():
+    """What mixes up their axes has no error of shapes to stop it."""
+
+    def loss(stack, x, y):
+        def layer(x, w):
+            batched = jnp.einsum("hc,hcd->hd", x, w)
+            return jnp.tanh(batched + x.ravel() @ w.reshape(6, 3)), None
+
+        x, _ = lax.scan(layer, x, stack)
+        return squared(x @ stack[0, 1], y)
+
+    kinds = "Uses(Viewed(Stacked(Stacked(Outer)))+Viewed(Stacked(Viewed(Outer)))+Viewed(Outer))"
+    check(loss, normal(BATCH, 2, 3, 3), normal(BATCH, 2, 3), normal(BATCH, 2, 3), names=MORE, kinds=kinds)
 
 
 def test_convolution_at_every_step():
@@ -226,6 +241,8 @@ def test_what_is_not_known_is_formed_and_named():
     }
     formed = ("branch", "left", "right", "v")
     check(loss, params, normal(BATCH, 3), normal(BATCH, 4), fallback=formed)
+    seen = jax.eval_shape(adapters.per_example(loss), params, normal(BATCH, 3), normal(BATCH, 4)).fallback
+    assert tuple(f.parameter for f in seen) == formed
     with pytest.raises(ValueError, match=r"formed for `branch`, `left`, `right`, `v`: of `branch`, .*cond"):
         adapters.per_example(loss, strict=True)(params, normal(BATCH, 3), normal(BATCH, 4))
 
@@ -250,9 +267,10 @@ def test_frozen_parameters_take_no_part():
 
     params = {"a": {"b": normal(3), "w": normal(2, 3)}, "c": normal(3)}
     x = normal(BATCH, 2)
-    each = jax.vmap(jax.grad(loss), (None, 0))(params, x)
+    each = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, x)
     collect = ("norms", "grads", "squared_norms")
-    result = adapters.per_example(loss, collect=collect, frozen=("a.w", "c"), reduction="sum")(params, x)
+    sweep = adapters.per_example(loss, collect=collect, frozen=("a.w", "c"), reduction="sum")
+    result = jax.jit(sweep)(params, x)
     np.testing.assert_allclose(result.norms, np.linalg.norm(each["a"]["b"], axis=1), rtol=1e-12)
     assert result.squared_norms["a"]["w"] is result.squared_norms["c"] is None
     np.testing.assert_allclose(result.grads["a"]["b"], each["a"]["b"].sum(0), rtol=1e-12)
@@ -264,7 +282,7 @@ def test_groups_of_parameters_are_clipped_by_their_own_norm():
         return jnp.sum(jnp.tanh(x @ params["w"] + params["b"]))
 
     params, x = {"b": normal(3), "w": normal(2, 3)}, normal(BATCH, 2)
-    each = jax.vmap(jax.grad(loss), (None, 0))(params, x)
+    each = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, x)
     clip = adapters.clipped_grad(loss, max_norm={"b": 0.5, "w": 2.0}, reduction="mean")
     result = jax.jit(clip)(params, x)
     for name, bound in (("b", 0.5), ("w", 2.0)):
@@ -284,10 +302,10 @@ def test_half_precision():
     x = normal(BATCH, 5, 4).astype("bfloat16")
     result = jax.jit(adapters.per_example(loss, collect=("norms", "grads", "per_example_grads")))(params, x)
     exact = jax.tree.map(lambda p: p.astype("float64"), (params, x))
-    each = jax.vmap(jax.grad(loss), (None, 0))(*exact)
+    each = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(*exact)
     assert result.norms.dtype == jnp.float32
     assert {g.dtype.name for g in jax.tree.leaves(result.grads)} == {"bfloat16"}
-    norms = jnp.sqrt(sum(jnp.square(g).reshape(BATCH, -1).sum(1) for g in jax.tree.leaves(each)))
+    norms = np.sqrt(sum(np.square(g).reshape(BATCH, -1).sum(1) for g in jax.tree.leaves(each)))
     np.testing.assert_allclose(result.norms, norms, rtol=0.02)
 
 
