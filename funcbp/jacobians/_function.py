@@ -100,7 +100,7 @@ def of_function(
     try:
         found = _derived(flat, leaves, names, position)
         return _reshaped(found, leaves[position].shape, spec.shape)
-    except Exception:  # the derivation covers some of JAX; automatic differentiation covers the rest
+    except NotImplementedError:  # the derivation covers some of JAX; automatic differentiation the rest
         maps = _FunctionMaps(function, structure, position)
         name = f"∂{getattr(function, '__name__', 'f').replace('<lambda>', 'f')}/∂{names[position]}"
         return MatrixFree(tuple(leaves), maps, leaves[position].shape, spec.shape, name)
@@ -110,7 +110,10 @@ def _derived(
     flat: Callable[..., Any], leaves: Sequence[jax.Array], names: Sequence[str], position: int
 ) -> Operator:
     specs = [jax.ShapeDtypeStruct(x.shape, np.float64 if _floating(x) else x.dtype) for x in leaves]
-    closed, _ = trace_shapes(flat, specs)
+    try:
+        closed, _ = trace_shapes(flat, specs)
+    except TypeError as error:
+        raise UnsupportedError("a function that cannot be traced in float64") from error
     arrays = {
         name: x.reshape([x.shape[k] for k in live(x.shape)]) for name, x in zip(names, leaves, strict=True)
     }
@@ -147,7 +150,10 @@ def _parts(node: Node, moving: str, values: Values, sums: Sequence[Node]) -> lis
     """The derivative by every argument that depends on `moving`, and the argument."""
     if node.op is ADD:
         same = Identity(shape_of(node))
-        return [(same, term) for term in _terms(node, sums) if moving in term.variables]
+        terms = [term for term in _terms(node, sums) if moving in term.variables]
+        if any(shape_of(term) != same.out_shape for term in terms):
+            raise UnsupportedError("a sum with a term that is repeated to its shape")
+        return [(same, term) for term in terms]
     places = [k for k, a in enumerate(node.args) if moving in a.variables]
     return [(_local(node, k, values), node.args[k]) for k in places]
 

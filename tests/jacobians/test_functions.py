@@ -123,12 +123,31 @@ def test_structure_of_a_function(case: str, x64: None):
         (lambda x: jnp.sort(x), ((4,),), "∂f/∂x"),
         (lambda X, Y: jnp.einsum("bij,bjk->bik", X, Y), ((2, 3, 4), (2, 4, 2)), "∂f/∂X"),
         (lambda x: jnp.float64(2) * jnp.ones(3), ((4,),), "∂f/∂x"),
+        (lambda x: jax.lax.fori_loop(0, 3, lambda _, c: c * x, x), ((4,),), "∂f/∂x"),
     ],
 )
 def test_what_is_not_derived_is_matrix_free(function: Any, shapes: Any, name: str, x64: None):
     operator = assert_jacobian(function, tuple(normal(*shape) for shape in shapes), 0)
     assert isinstance(operator, MatrixFree)
     assert str(operator) == f"[{name}, matrix-free]"
+
+
+def test_a_function_that_cannot_be_traced_in_float64_is_matrix_free():
+    def last(x: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda c, row: (c + row.sum(), None), jnp.float32(0), x)[0]
+
+    operator = jacobian(last, jnp.ones((2, 3)))
+    assert isinstance(operator, MatrixFree)
+    np.testing.assert_array_equal(operator.as_tensor(), np.ones((2, 3)))
+
+
+def test_a_mistake_in_the_derivation_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: Any) -> None:
+        raise AttributeError("a defect of funcbp")
+
+    monkeypatch.setattr("funcbp.jacobians._function._derived", broken)
+    with pytest.raises(AttributeError, match="a defect"):
+        jacobian(jnp.tanh, jnp.ones(3))
 
 
 def test_the_wrong_vec_order_is_another_matrix(x64: None):

@@ -116,3 +116,29 @@ def test_a_layer_without_a_known_structure_says_so(x64: None):
 def test_a_wrong_number_of_arguments_is_an_error():
     with pytest.raises(TypeError, match="takes params and x, got 1"):
         jacobian(layers.dense(2), {})
+
+
+def test_what_is_replaced_is_not_taken_for_what_it_was(x64: None):
+    dense = layers.dense(2)
+    params, _, x = prepared(dense, (3, 4))
+    truth = np.asarray(jacobian(dense, params, x, argnum=1).as_tensor())
+    # Another backward pass does not change the derivative of the forward pass; another forward pass does.
+    other_bwd = dense._replace(bwd=lambda *args: dense.bwd(*args)._replace(x_ct=0 * x))
+    close(jacobian(other_bwd, params, x, argnum=1).as_tensor(), truth)
+    again = jacobian(layers.recompute(dense), params, x, argnum=1)
+    assert not isinstance(again, MatrixFree)
+    close(again.as_tensor(), truth)
+
+    def doubled(params: Any, state: Any, x: jax.Array, context: Context) -> layers.Forward:
+        return dense.fwd(params, state, 2 * x, context)
+
+    other_fwd = jacobian(dense._replace(fwd=doubled), params, x, argnum=1)
+    assert isinstance(other_fwd, MatrixFree)
+    close(other_fwd @ jnp.ones((3, 4)), 2 * np.tensordot(truth, np.ones((3, 4)), 2))
+
+
+def test_three_functions_are_a_layer(x64: None):
+    params, _, x = prepared(layers.dense(2), (3, 4))
+    bare = layers.Layer(*layers.dense(2)[:3])
+    assert bare.parts is None
+    assert isinstance(jacobian(layers.chain(bare), (params,), x, argnum=1), MatrixFree)
