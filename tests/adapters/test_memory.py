@@ -61,4 +61,4 @@ def test_clipped_sums():
 
     mine, theirs = temp(clipped), temp(clipped_by_vmap)
     print(f"clipped sums: {mine:,} bytes, vmap(grad) {theirs:,}")
-    assert mine <= theirs / 500
+    assert mine <= theirs / 200
