@@ -161,6 +161,16 @@ def test_as_many_layers_as_examples():
     check(loss, normal(BATCH, 2, 3, 3), normal(BATCH, 2, 3), normal(BATCH, 2, 3), names=MORE, kinds=kinds)
 
 
+def test_a_large_stack_that_is_used_outside_of_its_scan_too():
+    """Its factors, not its gradients, are kept for the clipped sum."""
+
+    def loss(stack, x):
+        h, _ = lax.scan(lambda h, w: (jnp.tanh(w @ h), None), x, stack)
+        return jnp.sum((stack[0] @ h) ** 2)
+
+    check(loss, normal(3, 20, 20), normal(BATCH, 20), names=CLIPPED)
+
+
 def test_convolution_at_every_step():
     def loss(kernel, frames, y):
         def step(h, frame):
