@@ -1,5 +1,7 @@
 """Hand-derived backward passes for JAX: a gradient you can see."""
 
+from . import adapters as adapters
+from . import curvature as curvature
 from . import domains as domains
 from . import factors as factors
 from . import jacobians as jacobians
@@ -36,6 +38,7 @@ __all__ = [
     "Precision",
     "Rule",
     "Sweep",
+    "adapters",
     "assert_chain",
     "assert_gradient",
     "assert_jacobian",
@@ -48,6 +51,7 @@ __all__ = [
     "check_jacobian",
     "check_vjp",
     "clipped_grad",
+    "curvature",
     "derive",
     "domains",
     "factors",

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
@@ -15,10 +15,21 @@ from ._microbatches import accumulated, check_microbatches
 from ._numerics import upcast
 from ._precision import Precision
 from ._sweep import Batch, Reduction, Setup, batch_of, in_dtypes_of, setup
+from .factors import Factor, Stacked
 from .layers import Layer
 from .layers._layer import path_string
 
-__all__ = ["Clipped", "automatic_clipping", "clipped_grad"]
+__all__ = [
+    "Clipped",
+    "ClippingRule",
+    "Coefficients",
+    "Per",
+    "automatic_clipping",
+    "check_clipping",
+    "clipped_grad",
+    "clipped_sum",
+    "weighted_sums",
+]
 
 PyTree = Any
 Coefficients = Callable[[jax.Array], jax.Array]
@@ -64,7 +75,8 @@ def clipped_grad(
     One forward and one backward pass: the activations and δ's of all layers are kept, ‖g_n‖ is contracted
     from them, then Σ c_n g_n from the same δ's, scaled: Σ c_n a_n δ_nᵀ = Aᵀ (c ⊙ Δ). No g_n is formed that
     need not be (Li et al. 2021, arXiv:2110.05679; Bu et al. 2022, arXiv:2210.00038). Shared parameters are
-    exact. An example with c_n = 0, such as one of infinite norm, adds nothing.
+    exact. An example with c_n = 0, such as one of infinite norm, adds nothing, as long as its activations
+    are finite (`training.make_private_step` leaves out those that are not).
 
     g_n is the gradient of an example's own loss, as in `backprop`: weighted, not divided by the number of
     examples. Frozen parameters take no part in norms.
@@ -97,8 +109,8 @@ def clipped_grad(
     >>> result.norms.tolist(), result.grads["w"].item()
     ([1.0, 9.0], 3.0)
     """
-    rule = _Rule(max_norm, coefficients, per)
-    _check_rule(rule)
+    rule = ClippingRule(max_norm, coefficients, per)
+    check_clipping(rule)
     check_microbatches(microbatches)
     options = setup(network, loss, reduction, frozen, precision, train)
 
@@ -114,7 +126,7 @@ def clipped_grad(
         positions: PyTree = None,
     ) -> Clipped:
         params, batch = batch_of(params, x, y, weights, mask, positions, frozen)
-        step = functools.partial(_step, options, rule, params)
+        step = functools.partial(clipped_sum, options, rule, params)
 
         with options.precision.products():
             if microbatches == 1:
@@ -145,7 +157,7 @@ def automatic_clipping(gamma: float = 0.01) -> Coefficients:
 
 
 @dataclass(frozen=True)
-class _Rule:
+class ClippingRule:
     """How parameters are clipped: in which groups, and each by which coefficients."""
 
     max_norm: float | Mapping[str, float] | None
@@ -180,27 +192,90 @@ class _Rule:
         return bound / jnp.maximum(norms, bound)
 
 
-def _step(
-    options: Setup, rule: _Rule, params: PyTree, batch: Batch, state: PyTree, key: jax.Array | None
+def clipped_sum(
+    options: Setup,
+    rule: ClippingRule,
+    params: PyTree,
+    batch: Batch,
+    state: PyTree,
+    key: jax.Array | None,
+    only_finite: bool = False,
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """(value, grads), (norms, coefficients, loss of every example), state."""
+    """(value, Σ c_n g_n in float32 at least), (norms, coefficients, loss of every example), state."""
     collect = ("squared_norms", "compact factors", "per_example")
     result = options.run(params, batch, None, state, key, collect=collect)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     squares, factors = (treedef.flatten_up_to(tree) for tree in (result.squared_norms, result.factors))
     groups = [rule.group(path_string(path)) for path, _ in leaves]
-    norms = _norms(rule, groups, squares, batch.weights.shape[0])
+    examples = batch.weights.shape[0]
+    norms, scales, sums = weighted_sums(rule, groups, squares, factors, examples, only_finite)
+    grads = [
+        jnp.zeros(p.shape, upcast(p).dtype) if g is None else g
+        for (_, p), g in zip(leaves, sums, strict=True)
+    ]
+    return (result.value, treedef.unflatten(grads)), (norms, scales, result.per_example), result.state
+
+
+def weighted_sums(
+    rule: ClippingRule,
+    groups: Sequence[str],
+    squares: Sequence[jax.Array | None],
+    factors: Sequence[Factor | None],
+    examples: int,
+    only_finite: bool = False,
+) -> tuple[Any, Any, list[jax.Array | None]]:
+    """Norms, coefficients c_n and Σ c_n g_n.
+
+    Args:
+        rule: how to clip.
+        groups: of every parameter, by name.
+        squares: of every parameter ‖g_n‖², `(examples, *stack)`; None if frozen.
+        factors: of every parameter; None if frozen.
+        examples: how many.
+        only_finite: leave out examples of which something is not finite, at the price of a copy of each
+            factor.
+
+    Returns:
+        Norms and coefficients, each a dict by group, or an array if there is but one; and the sums.
+    """
+    norms = _norms(rule, groups, squares, examples)
     count = sum(math.prod(n.shape[1:]) for n in norms.values())
     scales = {group: rule.scale(group, n, count) for group, n in norms.items()}
-    grads = [
-        jnp.zeros(p.shape, upcast(p).dtype) if f is None else f.weighted(scales[group])
-        for (_, p), f, group in zip(leaves, factors, groups, strict=True)
+    if only_finite:
+        kept = functools.reduce(jnp.logical_and, map(_finite, (*norms.values(), *scales.values())))
+        scales = {group: _where(kept, c) for group, c in scales.items()}
+        factors = [None if f is None else _without(f, kept) for f in factors]
+    sums = [
+        None if f is None else f.weighted(scales[group]) for f, group in zip(factors, groups, strict=True)
     ]
-    joined = (norms[""], scales[""]) if rule.single else (norms, scales)
-    return (result.value, treedef.unflatten(grads)), (*joined, result.per_example), result.state
+    return (norms[""], scales[""], sums) if rule.single else (norms, scales, sums)
 
 
-def _norms(rule: _Rule, groups: list[str], squares: list[Any], examples: int) -> dict[str, jax.Array]:
+def _without(factor: Factor, kept: jax.Array) -> Factor:
+    """Zeros for what is not kept: of an infinite activation a coefficient of 0 would make NaN."""
+
+    def part(a: Any) -> Any:
+        # Of a stack, wherever it is within the factor, the examples are not the first axis.
+        return Stacked(jax.vmap(lambda f: _without(f, kept))(a.of)) if _is_stack(a) else _where(kept, a)
+
+    return jax.tree.map(part, factor, is_leaf=_is_stack)
+
+
+def _is_stack(a: Any) -> bool:
+    return isinstance(a, Stacked)
+
+
+def _where(kept: jax.Array, a: jax.Array) -> jax.Array:
+    return jnp.where(kept.reshape(*kept.shape, *(1,) * (a.ndim - 1)), a, jnp.zeros_like(a))
+
+
+def _finite(a: jax.Array) -> jax.Array:
+    return jnp.all(jnp.isfinite(a), tuple(range(1, a.ndim)))
+
+
+def _norms(
+    rule: ClippingRule, groups: Sequence[str], squares: Sequence[Any], examples: int
+) -> dict[str, jax.Array]:
     """The norm of every group, `(batch, *stack)`; 0 for a network of which all is frozen."""
     totals: dict[str, jax.Array] = {}
     for group, square in zip(groups, squares, strict=True):
@@ -212,7 +287,7 @@ def _norms(rule: _Rule, groups: list[str], squares: list[Any], examples: int) ->
     return {group: jnp.sqrt(total) for group, total in totals.items()}
 
 
-def _check_rule(rule: _Rule) -> None:
+def check_clipping(rule: ClippingRule) -> None:
     max_norm, coefficients, per = rule.max_norm, rule.coefficients, rule.per
     if (max_norm is None) == (coefficients is None):
         raise ValueError(

@@ -6,7 +6,8 @@ import pytest
 from jax import numpy as jnp
 
 import funcbp
-from funcbp import layers
+from funcbp import factors, layers
+from funcbp._clipping import ClippingRule, weighted_sums
 from tests.per_example import (
     BATCH,
     CROSS_ENTROPY,
@@ -108,6 +109,17 @@ def test_bfloat16_keeps_norms_and_sums_in_float32():
     result = jax.jit(clipped)(params, x, y)
     assert {a.dtype for a in jax.tree.leaves((result.norms, result.grads))} == {jnp.dtype("float32")}
     np.testing.assert_allclose(result.norms, total_norms(each), rtol=0.02)
+
+
+def test_examples_are_left_out_wherever_a_stack_is():
+    outer = factors.Outer(jnp.ones((3, 2)).at[1].set(jnp.inf), jnp.ones((3, 4)))
+    stacked = factors.Stacked(jax.tree.map(lambda a: jnp.stack([a, 2 * a]), outer))
+    whole = factors.Sum((stacked, factors.Stacked(jax.tree.map(jnp.zeros_like, stacked.of))))
+    rule = ClippingRule(None, lambda norms: jnp.ones_like(norms), "network")
+    finite = jnp.array([1.0, jnp.inf, 1.0])
+    _, scales, (total,) = weighted_sums(rule, [""], [finite], [whole], 3, only_finite=True)
+    assert scales.tolist() == [1, 0, 1]
+    assert_close(total, np.stack([np.full((2, 4), 2.0), np.full((2, 4), 8.0)]))
 
 
 def test_an_empty_batch():

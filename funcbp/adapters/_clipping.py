@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
-from .. import _clipping
-from .._clipping import Coefficients, Per
+from .._clipping import ClippingRule, Coefficients, Per, check_clipping, weighted_sums
 from .._frozen import Frozen
 from .._numerics import upcast
 from .._sweep import Reduction
@@ -79,8 +78,8 @@ def clipped_grad(
     >>> result.norms.tolist(), result.grads.tolist()
     ([1.0, 9.0], [3.0])
     """
-    rule = _clipping._Rule(max_norm, coefficients, per)
-    _clipping._check_rule(rule)
+    rule = ClippingRule(max_norm, coefficients, per)
+    check_clipping(rule)
     check_reduction("clipped_grad", reduction)
 
     def clipped(params: PyTree, *examples: PyTree) -> Clipped:
@@ -90,12 +89,10 @@ def clipped_grad(
         factors = [compact(factor) for factor in factors]
         squares = [factor.squared_norms() for factor in factors]
         groups = [rule.group(own.names[k]) for k in own.free]
-        norms = _clipping._norms(rule, groups, squares, batch)
-        scales = {group: rule.scale(group, n, len(norms)) for group, n in norms.items()}
+        norms, scales, sums = weighted_sums(rule, groups, squares, factors, batch)
         total = batch if reduction == "mean" else 1
-        grads = [f.weighted(scales[group]) / total for f, group in zip(factors, groups, strict=True)]
-        joined = (norms[""], scales[""]) if rule.single else (norms, scales)
+        grads = jax.tree.map(lambda g: g / total, sums)
         value = jnp.sum(upcast(losses)) / total
-        return Clipped(value, own.gradients(grads), *joined, losses, run.fallback)
+        return Clipped(value, own.gradients(grads), norms, scales, losses, run.fallback)
 
     return clipped

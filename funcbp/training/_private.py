@@ -9,14 +9,12 @@ import jax
 import optax
 from jax import numpy as jnp
 
-from .._clipping import Coefficients, Per, _check_rule, _norms, _Rule
+from .._clipping import ClippingRule, Coefficients, Per, check_clipping, clipped_sum
 from .._frozen import Frozen, frozen_predicate
 from .._loss import LossLike
 from .._microbatches import accumulated, check_microbatches
-from .._numerics import upcast
 from .._precision import Precision
-from .._sweep import Batch, Setup, batch_of, setup
-from ..factors import Factor, Stacked
+from .._sweep import batch_of, setup
 from ..layers import Layer
 from ..layers._layer import path_string
 from ._add_noise import AdaptiveClipping, check_noise, noised_mean
@@ -139,8 +137,8 @@ def make_private_step(
     adaptive = max_norm if isinstance(max_norm, AdaptiveClipping) else None
     _check_clipping(adaptive, max_norm, coefficients, sensitivity, per)
     fixed = adaptive.initial if adaptive else cast("float | Mapping[str, float] | None", max_norm)
-    rule = _Rule(fixed, coefficients, per)
-    _check_rule(rule)
+    rule = ClippingRule(fixed, coefficients, per)
+    check_clipping(rule)
     if adaptive:
         multiplier = adaptive.gradient_multiplier(noise_multiplier, expected_batch_size)
     else:
@@ -169,8 +167,8 @@ def make_private_step(
         now = jax.random.fold_in(opt_state.key, opt_state.count)
         network_key, noise_key, count_key = jax.random.split(now, 3)
         bound = opt_state.max_norm
-        clip = rule if bound is None else _Rule(cast(float, bound), None, "network")
-        sweep = functools.partial(_clipped_sum, options, clip, params)
+        clip = rule if bound is None else ClippingRule(cast(float, bound), None, "network")
+        sweep = functools.partial(clipped_sum, options, clip, params, only_finite=True)
         with options.precision.products():
             if microbatches == 1:
                 result = sweep(batch, state, network_key)
@@ -210,44 +208,6 @@ def make_private_step(
         return compiled(*_fresh((params, state, opt_state), donate), *args, **kwargs)
 
     return PrivateStep(init, prepared)
-
-
-def _clipped_sum(
-    options: Setup, rule: _Rule, params: PyTree, batch: Batch, state: PyTree, key: jax.Array | None
-) -> tuple[PyTree, PyTree, PyTree]:
-    """(value, Σ c_n g_n in float32 at least), (norms, coefficients, loss of every example), state."""
-    collect = ("squared_norms", "compact factors", "per_example")
-    result = options.run(params, batch, None, state, key, collect=collect)
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
-    squares, factors = (treedef.flatten_up_to(tree) for tree in (result.squared_norms, result.factors))
-    groups = [rule.group(path_string(path)) for path, _ in leaves]
-    norms = _norms(rule, groups, squares, batch.weights.shape[0])
-    count = sum(math.prod(n.shape[1:]) for n in norms.values())
-    scales = {group: rule.scale(group, n, count) for group, n in norms.items()}
-    finite = [_all_finite(a) for a in (*norms.values(), *scales.values())]
-    kept = functools.reduce(jnp.logical_and, finite, jnp.ones(batch.weights.shape[0], bool))
-    scales = {group: jnp.where(_like(kept, c), c, 0) for group, c in scales.items()}
-    sums = [
-        jnp.zeros(p.shape, upcast(p).dtype) if f is None else _without(f, kept).weighted(scales[group])
-        for (_, p), f, group in zip(leaves, factors, groups, strict=True)
-    ]
-    joined = (norms[""], scales[""]) if rule.single else (norms, scales)
-    return (result.value, treedef.unflatten(sums)), (*joined, result.per_example), result.state
-
-
-def _without(factor: Factor, kept: jax.Array) -> Factor:
-    """The factor with zeros where examples are not kept; a coefficient of 0 alone leaves 0 · NaN."""
-    if isinstance(factor, Stacked):
-        return Stacked(jax.vmap(lambda f: _without(f, kept))(factor.of))
-    return jax.tree.map(lambda a: jnp.where(_like(kept, a), a, jnp.zeros_like(a)), factor)
-
-
-def _like(kept: jax.Array, a: jax.Array) -> jax.Array:
-    return kept.reshape(*kept.shape, *(1,) * (a.ndim - 1))
-
-
-def _all_finite(a: jax.Array) -> jax.Array:
-    return jnp.all(jnp.isfinite(a), tuple(range(1, a.ndim)))
 
 
 def _sensitivity(max_norm: float | Mapping[str, float] | None, given: float | None) -> float:
