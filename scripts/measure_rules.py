@@ -94,7 +94,7 @@ def measured(rule: Rule, *, repeats: int, smoke: bool) -> dict[str, Any]:
     sizes = axis_sizes(rule) if smoke else axis_sizes(rule, LENGTHS[:2], LENGTHS)
     if "*inputs" in sizes and not smoke:
         # The rule's own images have a few pixels: two of them are over before anything can be timed.
-        sizes["batch"] = IMAGES
+        sizes = {**sizes, "batch": IMAGES}
     hand, autodiff, args, cotangent = functions(rule, sizes)
     both = (args, cotangent)
     row: dict[str, Any] = dict(agreement(rule.name, {"hand": hand}, autodiff, both)["hand"])
