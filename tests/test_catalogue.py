@@ -16,7 +16,7 @@ HALF = ("bfloat16", "float16")
 
 @pytest.mark.parametrize("rule", RULES)
 def test_value_and_cotangents_are_right(rule: Rule):
-    report = check_rule(rule, tier="quick")
+    report = check_rule(rule, tier="quick", examples=24)
     report.raise_if_failed()
     assert set(report.checked.dtypes) == {"float64", "float32"}
     assert report.checked.elements > 200

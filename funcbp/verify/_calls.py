@@ -14,6 +14,7 @@ from ..domains import Normal, Positive
 from ._cases import Variant
 from ._montecarlo import sampled
 from ._oracles import vjp_of
+from ._pairs import computed
 
 __all__ = ["Frozen", "Ways", "candidate", "truth_of"]
 
@@ -40,6 +41,7 @@ class Ways(NamedTuple):
     """Functions of arguments and cotangents.
 
     Attributes:
+        at_once: as `quick`, but computed by NumPy where that is possible.
         quick: stacked examples, `jax.vjp` of the callable under vmap: one compilation goes through fwd, bwd
             and the custom_vjp.
         run: the same one by one, under vmap and through the callable.
@@ -47,6 +49,7 @@ class Ways(NamedTuple):
         once: a single example, without jit.
     """
 
+    at_once: Callable[..., Any]
     quick: Callable[..., Any]
     run: Callable[..., Any]
     further: Callable[..., Any]
@@ -168,7 +171,10 @@ def candidate(rule: Rule, frozen: Frozen) -> Ways:
     def through_grad(args: Any, cotangent: Any) -> dict[str, Any]:
         return jax.vmap(functools.partial(_first, variant, called))(args, cotangent)
 
-    return Ways(quick_jit(through_grad), jax.jit(run), jax.jit(further), once)
+    def at_once(args: Any, cotangent: Any) -> dict[str, Any]:
+        return computed(through_grad, args, cotangent)
+
+    return Ways(at_once, quick_jit(through_grad), jax.jit(run), jax.jit(further), once)
 
 
 def _named_jacobians(variant: Variant, jacobian: Any, out_ndim: int) -> dict[str, Any]:

@@ -23,6 +23,7 @@ __all__ = [
     "SUMS",
     "Disturbance",
     "Pair",
+    "computed",
     "elements",
     "evaluate",
     "evaluated",
@@ -102,6 +103,8 @@ FACTORIZATIONS = frozenset(
         "tridiagonal_solve",
     }
 )
+
+_COMPILED = FACTORIZATIONS | {"conv_general_dilated", "while"}
 
 
 class Pair(NamedTuple):
@@ -302,7 +305,35 @@ def evaluated(function: Callable[..., Any], *args: Any, arithmetic: Arithmetic =
     25.0
     """
     closed, out = jax.make_jaxpr(function, return_shape=True)(*args)
-    leaves = [np.asarray(x) for x in jax.tree.leaves(args)]
+    return jax.tree.unflatten(jax.tree.structure(out), _evaluated(closed, jax.tree.leaves(args), arithmetic))
+
+
+def computed(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`, traced once: computed by NumPy, or compiled if it has a factorization or the like,
+    of which each would be compiled for itself.
+
+    >>> float(computed(jnp.linalg.det, np.diag([3.0, 4.0]).astype(np.float32)))
+    12.0
+    """
+    closed, out = jax.make_jaxpr(function, return_shape=True)(*args)
+    leaves = jax.tree.leaves(args)
+    if _factorizes(closed):
+        results = _compat.quick_jit(_compat.jaxpr_as_fun(closed))(*leaves)
+    else:
+        results = _evaluated(closed, leaves, NUMPY)
+    return jax.tree.unflatten(jax.tree.structure(out), results)
+
+
+def _evaluated(closed: ClosedJaxpr, values: Sequence[Any], arithmetic: Arithmetic) -> list[Any]:
+    leaves = [np.asarray(x) for x in values]
     with np.errstate(all="ignore"):
         pairs = evaluate(closed, [Pair(x, x) for x in leaves], Undisturbed(arithmetic))
-    return jax.tree.unflatten(jax.tree.structure(out), [pair.exact for pair in pairs])
+    return [pair.exact for pair in pairs]
+
+
+def _factorizes(closed: ClosedJaxpr) -> bool:
+    for equation in closed.jaxpr.eqns:
+        inner = _compat.called(equation)
+        if equation.primitive.name in _COMPILED or (inner is not None and _factorizes(inner)):
+            return True
+    return False
