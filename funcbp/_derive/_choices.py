@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 from ._algebra import IDENTITY, add, constant, hadamard, identity, ones, scale, split, zero
-from ._nodes import Node, Operation, intern
+from ._nodes import ADD, CONTRACTION, Node, Operation, intern
 from ._predicates import constant_value, is_view, is_zero
 from ._scalars import ONE, Dimension, Scalar, scalar_of_dimension
 
@@ -73,7 +73,7 @@ class _Compare(Operation):
         return writer.atom(f"[{left} {relation} {right}]")
 
     def python(self, node: Node, arguments: Sequence[str], /) -> str:
-        return f"jnp.where({self.condition(node, arguments)}, 1, 0)"
+        return f"jnp.where({self.condition(node, arguments)}, 1.0, 0.0)"
 
     def condition(self, node: Node, arguments: Sequence[str]) -> str:
         """As a Boolean expression."""
@@ -199,3 +199,12 @@ def extreme(name: str, x: Node, y: Node) -> Node:
 def _is_infinity(node: Node, which: str) -> bool:
     inner = node.args[0] if len(node.args) == 1 and split(node)[0] == ONE else node
     return inner.op is NUMBER and inner.data == which
+
+
+def untyped(node: Node) -> bool:
+    """Whether it is made of numbers and comparisons alone, so that no argument gives its code a dtype."""
+    if node.op is COMPARE or node.op is IDENTITY:
+        return True
+    if node.op is SELECT:
+        return all(map(untyped, node.args[1:]))
+    return node.op in (ADD, CONTRACTION) and all(map(untyped, node.args))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ._algebra import POWER, Factor, Label, factors_of
-from ._choices import COMPARE, SELECT
+from ._choices import COMPARE, SELECT, untyped
 from ._functions import Function
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node
 from ._operations import INVERSE, LOG_DETERMINANT, joined
@@ -56,6 +56,10 @@ class Emitter:
             return code.text
         return f"jnp.broadcast_to({self._aligned(code, tuple(range(node.rank))).text}, {shape_text(node)})"
 
+    def typed(self, node: Node, like: str) -> str:
+        """The same, in the dtype of an array where its own code has none."""
+        return f"{self._whole(node).at(ATOM)}.astype({like}.dtype)" if untyped(node) else self.full(node)
+
     def _whole(self, node: Node) -> Code:
         code = self.code(node)
         if len(code.labels) == node.rank:
@@ -101,7 +105,8 @@ class Emitter:
         if node.op is SELECT and node.args[0].op is COMPARE and node.args[0] not in self.names:
             mask = [self._aligned(self.code(a), union).at(ATOM) for a in node.args[0].args]
             texts[0] = COMPARE.condition(node.args[0], mask)
-        if isinstance(node.op, Function):  # of an integer JAX has no sigmoid
+        if isinstance(node.op, Function) or node.op is SELECT:
+            # Of an integer JAX has no sigmoid, and of two integers it chooses an integer.
             texts = [f"{t}.0" if t.removeprefix("-").isdigit() else t for t in texts]
         text = node.op.python(node, texts)
         binds = ATOM
@@ -173,7 +178,7 @@ class Emitter:
     def _reciprocal(self, factor: Node, labels: tuple[Label, ...]) -> Code:
         from ._algebra import power
 
-        return self._relabelled(self.code(power(factor.args[0], -factor.data)), labels)
+        return self._factor(power(factor.args[0], -factor.data), labels, set())
 
     def _size(self, dimension: int | str) -> float:
         return scalar_of_dimension(dimension).value(dict(self.sizes))

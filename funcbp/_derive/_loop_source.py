@@ -122,7 +122,7 @@ def _start(state: State, value: Node, loop: Loop, writer: StatementWriter) -> st
     """The value before the first step; of a constant one with the dtype of the operands."""
     number = constant_value(value)
     if number is None:
-        return writer.emitter.full(value)
+        return writer.emitter.typed(value, _like(loop))
     if not number.number:
         return _zeros(state.now, loop)
     return f"jnp.full({shape_text(state.now)}, {number.spelled()}, {_like(loop)}.dtype)"

@@ -138,7 +138,7 @@ class StatementWriter:
                 out += [*self._flushed(), *loop]
                 continue
             out += self._shared(value)
-            text = self._constant(name, value) or self.emitter.full(value)
+            text = self._text(name, value)
             repeated, text = self._repeated_products(text)
             out += [*self._flushed(), *repeated]
             while any(len(line) > _WIDTH for line in wrapped(f"{name} = {text}").split("\n")):
@@ -146,7 +146,7 @@ class StatementWriter:
                 if not shorter:
                     break
                 out += [*self._flushed(), shorter]
-                text = self.emitter.full(value)
+                text = self._text(name, value)
             out += self._flushed()
             if text != name:
                 out.append(f"{name} = {text}")
@@ -181,12 +181,13 @@ class StatementWriter:
         loop = next(x for x in loops if variable(name, value.shape) in x.code.results)
         return backward_lines(loop, value, self)
 
-    def _constant(self, name: str, value: Node) -> str:
-        """A gradient that is the same number everywhere."""
-        number = constant_value(value)
-        if number is None or not name.startswith("grad_"):
-            return ""
-        argument = name.removeprefix("grad_")
+    def _text(self, name: str, value: Node) -> str:
+        """The expression; of a gradient with the dtype of its argument."""
+        if not name.startswith("grad_"):
+            return self.emitter.full(value)
+        argument, number = name.removeprefix("grad_"), constant_value(value)
+        if number is None:
+            return self.emitter.typed(value, argument)
         if not number.number:
             return f"jnp.zeros_like({argument})"
         return f"jnp.full_like({argument}, {number.spelled()})"
