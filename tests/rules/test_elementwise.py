@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from funcbp import rules
+from tests import at_once
+from tests.at_once import rules
 
 AT_0 = {  # value, first and second derivative
     "softplus": (np.log(2), 0.5, 0.25),
@@ -35,12 +36,12 @@ KINKS = {  # where, and the slope there in jax.nn
 def test_derivatives_at_0(name: str, zero: float):
     rule, (value, first, second) = getattr(rules, name), AT_0[name]
     np.testing.assert_allclose(rule(zero), value, rtol=1e-6)
-    for derivative in (jax.grad(rule), jax.grad(rule.primal), jax.jacfwd(rule.primal)):
+    for derivative in (at_once.grad(rule), at_once.grad(rule.primal), at_once.jacfwd(rule.primal)):
         np.testing.assert_allclose(derivative(zero), first, rtol=1e-6)
     for derivative in (
-        jax.grad(jax.grad(rule)),
-        jax.hessian(rule.primal),
-        jax.jacfwd(jax.jacfwd(rule.primal)),
+        at_once.grad(at_once.grad(rule)),
+        at_once.hessian(rule.primal),
+        at_once.jacfwd(at_once.jacfwd(rule.primal)),
     ):
         np.testing.assert_allclose(derivative(zero), second, rtol=1e-6, atol=1e-7)
 
@@ -50,14 +51,14 @@ def test_the_slope_at_a_kink_is_that_of_jax_nn_in_every_mode(name: str):
     rule, reference = getattr(rules, name), getattr(jax.nn, name)
     for kink, slope in KINKS[name].items():
         for p in (float(kink), -0.0) if kink == 0 else (float(kink),):
-            for derivative in (jax.grad(rule), jax.grad(rule.primal), jax.jacfwd(rule.primal)):
+            for derivative in (at_once.grad(rule), at_once.grad(rule.primal), at_once.jacfwd(rule.primal)):
                 np.testing.assert_allclose(derivative(p), slope, rtol=1e-6)
-            np.testing.assert_allclose(jax.grad(reference)(p), slope, rtol=1e-6)
+            np.testing.assert_allclose(at_once.grad(reference)(p), slope, rtol=1e-6)
 
 
 def test_the_absolute_value_has_the_slope_0_at_0_where_jax_has_1():
-    assert jax.grad(rules.absolute)(0.0) == jax.jacfwd(rules.absolute.primal)(0.0) == 0
-    assert jax.grad(jnp.abs)(0.0) == 1
+    assert at_once.grad(rules.absolute)(0.0) == at_once.jacfwd(rules.absolute.primal)(0.0) == 0
+    assert at_once.grad(jnp.abs)(0.0) == 1
 
 
 @pytest.mark.parametrize(
@@ -90,20 +91,20 @@ def test_squareplus_keeps_its_digits_left_of_0(p: float):
     """(p + √(p² + b)) / 2 cancels there: jax.nn.squareplus has no digit left at -1e4."""
     exact = 2.0 / (np.hypot(p, 2.0) - p)
     np.testing.assert_allclose(rules.squareplus(p), exact, rtol=1e-6)
-    np.testing.assert_allclose(jax.grad(rules.squareplus)(p), exact / np.hypot(p, 2.0), rtol=1e-6)
+    np.testing.assert_allclose(at_once.grad(rules.squareplus)(p), exact / np.hypot(p, 2.0), rtol=1e-6)
 
 
 def test_a_power_that_is_constant_has_no_slope_at_0():
-    assert jax.grad(lambda p: rules.power(p, exponent=0.0))(0.0) == 0
-    assert jax.grad(lambda p: rules.power(p, exponent=1.0))(0.0) == 1
+    assert at_once.grad(lambda p: rules.power(p, exponent=0.0))(0.0) == 0
+    assert at_once.grad(lambda p: rules.power(p, exponent=1.0))(0.0) == 1
 
 
 def test_binary_cross_entropy_at_an_undecided_logit():
     loss = rules.sigmoid_binary_cross_entropy
     for function in (loss, loss.primal):
-        np.testing.assert_allclose(jax.grad(function)(0.0, 0.8), -0.3, rtol=1e-6)
-        np.testing.assert_allclose(jax.grad(jax.grad(function))(0.0, 0.8), 0.25, rtol=1e-6)
-    np.testing.assert_allclose(jax.jacfwd(loss.primal)(0.0, 0.8), -0.3, rtol=1e-6)
+        np.testing.assert_allclose(at_once.grad(function)(0.0, 0.8), -0.3, rtol=1e-6)
+        np.testing.assert_allclose(at_once.grad(at_once.grad(function))(0.0, 0.8), 0.25, rtol=1e-6)
+    np.testing.assert_allclose(at_once.jacfwd(loss.primal)(0.0, 0.8), -0.3, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -124,5 +125,5 @@ def test_binary_cross_entropy_at_an_undecided_logit():
 def test_far_out_and_at_nan(name: str, values: list[float], slopes: list[float]):
     rule, x = getattr(rules, name), jnp.array([np.inf, -np.inf, 200, -200, np.nan])
     np.testing.assert_array_equal(rule(x), values)
-    np.testing.assert_array_equal(jax.vmap(jax.grad(rule))(x[:4]), slopes)
-    np.testing.assert_array_equal(jax.vmap(jax.jacfwd(rule.primal))(x[:4]), slopes)
+    np.testing.assert_array_equal(at_once.vmap(at_once.grad(rule))(x[:4]), slopes)
+    np.testing.assert_array_equal(at_once.vmap(at_once.jacfwd(rule.primal))(x[:4]), slopes)
