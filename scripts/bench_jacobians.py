@@ -20,6 +20,8 @@ from jax import numpy as jnp
 
 from funcbp import jacobian
 
+RESULTS = Path(__file__).parent / "results" / "jacobians.json"
+
 
 def product(X: jax.Array, W: jax.Array) -> jax.Array:
     return X @ W
@@ -61,7 +63,7 @@ def seconds(function: Callable[[], Any], calls: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="small, to see that it runs")
-    parser.add_argument("--out", type=Path, help="where to write JSON")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where to write JSON")
     options = parser.parse_args()
     n, m, k = (4, 3, 2) if options.smoke else (64, 64, 32)
     repeats, budget = (2, 0.001) if options.smoke else (7, 0.1)
@@ -80,8 +82,8 @@ def main() -> None:
     for row in rows:
         ms = [1e3 * row["seconds"][name] for name in ("jacrev", "structured")]
         print(f"{row['what']:10} {ms[0]:9.3f} ms {ms[1]:9.3f} ms {row['ratio']:7.1f}x")
-    if options.out:
-        options.out.write_text(json.dumps({"jax": jax.__version__, "rows": rows}, indent=1) + "\n")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"jax": jax.__version__, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import funcbp
 from funcbp import verify
 from scripts.check_rules import RESULTS as CHECKED
 from scripts.derivations import NESTED, READ_ALOUD, Shown
+from scripts.exploit_table import HEADINGS, exploit_rows, footnote, jacobian_sentence
 from scripts.family_pages import families, overview, page
 from scripts.measure_rules import RESULTS as MEASURED
 from scripts.rule_rows import Rows, read
@@ -24,6 +25,9 @@ from scripts.rule_rows import Rows, read
 ROOT = Path(__file__).parent.parent
 BENCH = ROOT / "scripts" / "results" / "bench.json"
 PLANTED = ROOT / "scripts" / "results" / "planted.json"
+EXPLOIT, CURVATURE, JACOBIANS = (
+    ROOT / "scripts" / "results" / f"{name}.json" for name in ("exploit", "curvature", "jacobians")
+)
 DIGITS = ROOT / "experiments" / "results" / "digits.json"
 SWEEP, GRAD = "funcbp sweep", "jax.value_and_grad"
 
@@ -38,6 +42,9 @@ class Config:
         families: the directory with one of its own for every family of rules.
         bench: results of scripts/bench.py.
         planted: results of scripts/check_planted.py.
+        exploit: results of scripts/bench_exploit.py.
+        curvature: results of scripts/bench_curvature.py.
+        jacobians: results of scripts/bench_jacobians.py.
         digits: results of the digits experiment.
     """
 
@@ -46,6 +53,9 @@ class Config:
     families: Path = ROOT / "funcbp" / "rules"
     bench: Path = BENCH
     planted: Path = PLANTED
+    exploit: Path = EXPLOIT
+    curvature: Path = CURVATURE
+    jacobians: Path = JACOBIANS
     digits: Path = DIGITS
 
 
@@ -203,6 +213,13 @@ def generated(text: str, config: Config) -> str:
     parts: dict[str, tuple[Callable[[], str], Path | None]] = {
         "rules": (rules_overview, None),
         "bench": (lambda: bench_table(config.bench), config.bench),
+        "exploit": (
+            lambda: "\n\n".join(
+                [table(HEADINGS, [*exploit_rows(config.exploit, config.curvature)]), footnote(config.exploit)]
+            ),
+            config.exploit,
+        ),
+        "jacobians": (lambda: jacobian_sentence(config.jacobians), config.jacobians),
         "planted": (lambda: planted_table(config.planted), config.planted),
         "causes": (causes_table, None),
         "derivation": (lambda: derivation(NESTED), None),
