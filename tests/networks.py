@@ -1,12 +1,15 @@
 """A small network, its value spelled in plain JAX, and data for both."""
 
+import functools
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax import numpy as jnp
 
 from funcbp import backprop, layers, rules
+from tests.support import drawn
 
 KEY = jax.random.key(0)
 CROSS_ENTROPY = rules.softmax_cross_entropy_with_integer_labels
@@ -14,6 +17,12 @@ CROSS_ENTROPY = rules.softmax_cross_entropy_with_integer_labels
 
 def compiled(network: layers.Layer, loss: Any, **options: Any) -> Any:
     return jax.jit(backprop(network, loss, **options))
+
+
+@functools.cache
+def compiled_mlp() -> Any:
+    """The plain sweep of `mlp`, compiled once for all tests of one process."""
+    return compiled(mlp(), CROSS_ENTROPY)
 
 
 def mlp() -> layers.Layer:
@@ -35,8 +44,7 @@ def mlp_value(params, x, y, weights=None):
 
 
 def data(dtype="float64", batch=6):
-    x = jax.random.normal(jax.random.key(1), (batch, 7), dtype)
-    y = jnp.arange(batch) % 3
-    params, _ = mlp().init(KEY, x)
-    params = jax.tree.map(lambda p: p + 0.1, params)
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((batch, 7)), dtype)
+    y = jnp.asarray(np.arange(batch) % 3)
+    params, _ = drawn(mlp(), x)
     return params, x, y

@@ -13,6 +13,24 @@ from funcbp.verify import vjp_oracle
 PyTree = Any
 
 
+def drawn(network: layers.Layer, x: Any, seed: int = 0) -> tuple[PyTree, PyTree]:
+    """Parameters with the tree, shapes and dtypes of `network.init`, and a state of zeros.
+
+    NumPy draws them: what `init` does one operation at a time is compiled one operation at a time, and that
+    takes longer than most sweeps.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(path: Any, spec: Any) -> jax.Array:
+        deviation = 0.3 if len(spec.shape) < 2 else 1 / np.sqrt(spec.shape[-2])
+        gain = path and getattr(path[-1], "key", None) == "gain"
+        return jnp.asarray(deviation * rng.standard_normal(spec.shape) + bool(gain), spec.dtype)
+
+    params, state = jax.eval_shape(network.init, jax.random.key(0), x)
+    zeros = jax.tree.map(lambda spec: jnp.asarray(np.zeros(spec.shape, spec.dtype)), state)
+    return jax.tree_util.tree_map_with_path(draw, params), zeros
+
+
 def assert_gradient(
     grads: PyTree, value: Callable[[PyTree], jax.Array], params: PyTree, dtype: str = "float64"
 ) -> None:
@@ -43,7 +61,7 @@ def assert_trees_close(actual: PyTree, expected: PyTree, ulps: float = 64) -> No
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert a.dtype == e.dtype
-        scale = np.abs(e).max(initial=0) * jnp.finfo(e.dtype).eps
+        scale = np.abs(np.asarray(e)).max(initial=0) * jnp.finfo(e.dtype).eps
         np.testing.assert_allclose(a, e, rtol=0, atol=ulps * scale)
 
 

@@ -7,7 +7,7 @@ from jax import numpy as jnp
 
 import funcbp
 from funcbp import layers, rules
-from tests.support import assert_gradient
+from tests.support import assert_gradient, drawn
 
 KEY = jax.random.key(0)
 
@@ -32,14 +32,13 @@ def spelled(params, x, k):
 
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_gradients_are_those_of_a_loop(x64: None, k: int):
-    x = jax.random.normal(KEY, (3, 2, 6), "float64")
-    y = jax.random.normal(jax.random.key(1), (3, 2, 3), "float64")
-    params, _ = network(k=k).init(KEY, x)
+    rng = np.random.default_rng(0)
+    x, y = (jnp.asarray(rng.standard_normal((3, 2, n))) for n in (6, 3))
+    params, _ = drawn(network(k=k), x)
     run = funcbp.backprop(network(k=k), rules.l2_loss, reduction="sum", collect=("deltas", "activations"))
     result = jax.jit(run)(params, x, y)
     value = lambda p, x: (0.5 * (spelled(p, x, k) - y) ** 2).sum()  # noqa: E731
-    assert_gradient(result.grads, lambda p: value(p, x), params)
-    assert_gradient({"x": result.x_ct}, lambda p: value(params, p["x"]), {"x": x})
+    assert_gradient((result.grads, result.x_ct), lambda both: value(*both), (params, x))
     assert result.deltas["router"].shape == (3, 2, 4)
     assert [a.shape for a in result.activations["experts"]] == [(4, 3, 2, 5), (4, 3, 2, 5), (4, 3, 2, 3)]
     untouched = np.asarray(result.deltas["router"]) == 0
@@ -48,9 +47,10 @@ def test_gradients_are_those_of_a_loop(x64: None, k: int):
 
 def test_an_expert_that_no_one_chose_gets_no_gradient():
     x = jnp.ones((2, 6))
-    params, _ = network().init(KEY, x)
-    params["router"] = params["router"].at[:, 3].set(-10.0)
-    grads = funcbp.backprop(network(), rules.l2_loss)(params, x, jnp.zeros((2, 3))).grads
+    params, _ = drawn(network(), x)
+    params["router"] = np.where(np.arange(4) == 3, np.float32(-10), params["router"])
+    grads = jax.jit(funcbp.backprop(network(), rules.l2_loss))(params, x, np.zeros((2, 3), "float32")).grads
+    grads = jax.tree.map(np.asarray, grads)
     for gradient in jax.tree.leaves(grads["experts"]):
         assert (gradient[3] == 0).all()
         assert (gradient[:3] != 0).any()
@@ -59,8 +59,12 @@ def test_an_expert_that_no_one_chose_gets_no_gradient():
 
 def test_the_input_is_kept_once_not_once_for_every_expert():
     x = jnp.ones((32, 6))
-    params, _ = network(experts=8).init(KEY, x)
-    kept = network(experts=8).fwd(params, (), x, layers.Context()).residuals
+    params, _ = drawn(network(experts=8), x)
+
+    def saved(params, x):
+        return network(experts=8).fwd(params, (), x, layers.Context()).residuals
+
+    kept = jax.eval_shape(saved, params, x)
     assert sum(a.shape == (32, 6) for a in jax.tree.leaves(kept)) >= 1
     assert not any(a.shape == (8, 32, 6) for a in jax.tree.leaves(kept))
 
@@ -69,10 +73,10 @@ def test_experts_drop_out_each_by_itself_and_blocks_of_them_can_be_repeated():
     expert = layers.chain(layers.dense(6), layers.dropout(0.5))
     block = layers.residual(layers.mixture_of_experts(expert, 3))
     x = jnp.ones((2, 6))
-    params, state = layers.repeat(block, 2).init(KEY, x)
+    params, state = drawn(layers.repeat(block, 2), x)
     assert params["experts"][0]["w"].shape == (2, 3, 6, 6)
     run = funcbp.backprop(layers.repeat(block, 2), rules.l2_loss, collect=("activations",))
-    result = jax.jit(run)(params, x, jnp.zeros((2, 6)), state=state, key=KEY)
+    result = jax.jit(run)(params, x, np.zeros((2, 6), "float32"), state=state, key=KEY)
     outputs = result.activations["experts"][1]
     assert outputs.shape == (2, 3, 2, 6)
     dropped = np.asarray(outputs == 0)

@@ -7,7 +7,7 @@ from jax import numpy as jnp
 
 import funcbp
 from funcbp import factors, layers, rules
-from tests.support import assert_gradient
+from tests.support import assert_gradient, drawn
 
 KEY = jax.random.key(0)
 SIGMA = {"silu": jax.nn.silu, "gelu": jax.nn.gelu, "relu": jax.nn.relu}
@@ -19,29 +19,28 @@ def spelled(params, x, sigma):
 
 @pytest.mark.parametrize("name", SIGMA)
 def test_gradients_are_those_of_the_formula(x64: None, name: str):
-    x = jax.random.normal(KEY, (3, 2, 4), "float64")
-    y = jax.random.normal(jax.random.key(1), (3, 2, 6), "float64")
+    rng = np.random.default_rng(0)
+    x, y = (jnp.asarray(rng.standard_normal((3, 2, n))) for n in (4, 6))
     network = layers.gated_mlp(5, features=6, activation=name)
-    params, _ = network.init(KEY, x)
+    params, _ = drawn(network, x)
     result = jax.jit(funcbp.backprop(network, rules.l2_loss, reduction="sum"))(params, x, y)
     value = lambda p, x: (0.5 * (spelled(p, x, SIGMA[name]) - y) ** 2).sum()  # noqa: E731
-    assert_gradient(result.grads, lambda p: value(p, x), params)
-    assert_gradient({"x": result.x_ct}, lambda p: value(params, p["x"]), {"x": x})
+    assert_gradient((result.grads, result.x_ct), lambda both: value(*both), (params, x))
 
 
 def test_it_keeps_its_input_and_two_pre_activations():
     x = jnp.ones((3, 4))
     network = layers.gated_mlp(5)
-    params, _ = network.init(KEY, x)
+    params, _ = drawn(network, x)
     kept = network.fwd(params, (), x, layers.Context()).residuals
     assert [a.shape for a in kept] == [(3, 4), (3, 5), (3, 5)]
     assert kept[0] is x
 
 
 def test_a_visit_sees_the_three_pairs_of_activation_and_delta():
-    x = jax.random.normal(KEY, (3, 4))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 4)), "float32")
     network = layers.gated_mlp(5)
-    params, _ = network.init(KEY, x)
+    params, _ = drawn(network, x)
     seen = {}
 
     def visit(path, parameter, factor, aux):

@@ -9,7 +9,9 @@ from jax import numpy as jnp
 import funcbp
 from funcbp import layers, rules
 from funcbp._compat import quick_jit
+from funcbp.verify._pairs import evaluated
 from tests.layers.test_gpt2 import assert_close
+from tests.support import drawn
 
 VOCABULARY, WIDTH, FEATURES = 7, 3, 4
 KEY = jax.random.key(0)
@@ -53,20 +55,18 @@ def plain_value(params, ids, targets, mask, states):
 
 
 def data(network, batch=3, time=4):
-    ids, targets = jax.random.randint(jax.random.key(1), (2, batch, time), 0, VOCABULARY)
-    mask = jnp.arange(time) < jnp.array([[4], [2], [3]])
-    params, state = network.init(KEY, ids)
-    keys = iter(jax.random.split(jax.random.key(2), 20))
-    params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(next(keys), p.shape, p.dtype), params)
+    ids, targets = map(jnp.asarray, np.random.default_rng(1).integers(0, VOCABULARY, (2, batch, time)))
+    mask = np.arange(time) < np.array([[4], [2], [3]])
+    params, state = drawn(network, ids)
     return params, state, ids, targets, mask
 
 
 def test_the_gradient_is_that_of_a_plain_spelling():
     network = language_model()
     params, _, ids, targets, mask = data(network)
-    zeros = (jnp.zeros((3, FEATURES)),) * 2
-    plain = quick_jit(jax.value_and_grad(plain_value, has_aux=True))
-    (value, _), expected = plain(params, ids, targets, mask, {"first": zeros, "second": zeros})
+    zeros = (np.zeros((3, FEATURES)),) * 2
+    plain = jax.value_and_grad(plain_value, has_aux=True)
+    (value, _), expected = evaluated(plain, params, ids, targets, mask, {"first": zeros, "second": zeros})
     sweep = quick_jit(funcbp.value_and_grad(network, LOSS))
     found, grads = sweep(params, ids, targets, weights=mask.astype("float64"), mask=mask)
     np.testing.assert_allclose(found, value, rtol=1e-13)
@@ -77,10 +77,10 @@ def test_a_stateful_model_goes_on_where_the_last_batch_ended():
     network = language_model(stateful=True)
     params, state, ids, targets, mask = data(network)
     sweep = quick_jit(funcbp.backprop(network, LOSS))
-    plain = quick_jit(jax.value_and_grad(plain_value, has_aux=True))
+    plain = jax.value_and_grad(plain_value, has_aux=True)
     states = {name: state[name] for name in ("first", "second")}
     for _ in range(2):
-        (value, states), expected = plain(params, ids, targets, mask, states)
+        (value, states), expected = evaluated(plain, params, ids, targets, mask, states)
         result = sweep(params, ids, targets, state=state, weights=mask.astype("float64"), mask=mask)
         np.testing.assert_allclose(result.value, value, rtol=1e-13)
         assert_close(result.grads, expected)

@@ -12,6 +12,7 @@ from jax import numpy as jnp
 import funcbp
 from funcbp import layers, rules
 from funcbp.layers import activation, add, chain, conv, dense, global_avg_pool, residual
+from tests.support import drawn
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -68,13 +69,6 @@ def plain_resnet(params: PyTree, x: jax.Array, normalize: Callable[..., jax.Arra
     return x.mean((1, 2)) @ head["w"] + head["b"]
 
 
-def perturbed(params: PyTree) -> PyTree:
-    """Gains and biases away from one and zero."""
-    leaves, treedef = jax.tree.flatten(params)
-    rng = np.random.default_rng(0)
-    return treedef.unflatten([p + 0.1 * rng.standard_normal(p.shape) for p in leaves])
-
-
 @pytest.mark.parametrize(
     ("norm", "plain"),
     [(layers.batch_norm, batch_norm), (lambda: layers.group_norm(2), group_norm)],
@@ -84,8 +78,7 @@ def test_resnet_is_jax_grad_of_plain_jax(norm: Callable[[], layers.Layer], plain
     network = resnet(norm, classes=3)
     rng = np.random.default_rng(1)
     x, labels = jnp.asarray(rng.standard_normal((3, 8, 8, 2))), jnp.array([0, 2, 1])
-    params, state = network.init(jax.random.key(0), x)
-    params = perturbed(params)
+    params, state = drawn(network, x)
 
     def value(params: PyTree, x: jax.Array) -> jax.Array:
         log_probabilities = jax.nn.log_softmax(plain_resnet(params, x, plain))
