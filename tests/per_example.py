@@ -9,6 +9,7 @@ from jax import numpy as jnp
 import funcbp
 from funcbp import layers, rules
 from funcbp.verify._pairs import evaluated
+from tests.support import drawn
 
 KEY = jax.random.key(0)
 BATCH, TIME, WIDTH, WORDS = 4, 3, 4, 7
@@ -70,10 +71,11 @@ NETWORKS = {
 
 def inputs(kind):
     shapes = {"vectors": (BATCH, WIDTH), "sequences": (BATCH, TIME, WIDTH), "images": (BATCH, 4, 4, WIDTH)}
+    rng = np.random.default_rng(1)
     if kind == "ids":
-        x = jax.random.randint(jax.random.key(1), (BATCH, TIME), 0, WORDS)
-        return x, jnp.roll(x, 1, axis=1)
-    return jax.random.normal(jax.random.key(1), shapes[kind]), None
+        x = rng.integers(0, WORDS, (BATCH, TIME))
+        return jnp.asarray(x), jnp.asarray(np.roll(x, 1, axis=1))
+    return jnp.asarray(rng.standard_normal(shapes[kind])), None
 
 
 @functools.cache
@@ -82,11 +84,11 @@ def problem(name):
     with jax.enable_x64(True):
         network, kind = NETWORKS[name]
         x, y = inputs(kind)
-        params, state = network.init(KEY, x)
-        params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(KEY, p.shape), params)
+        params, state = network.init(KEY, x) if network is EVALUATED else drawn(network, x)
         train = "evaluated" not in name
         z = jax.eval_shape(functools.partial(funcbp.predict(network), state=state), params, x)
-        y = jax.random.randint(KEY, z.shape[:-1], 0, z.shape[-1]) if y is None else y
+        labels = np.random.default_rng(2).integers(0, z.shape[-1], z.shape[:-1])
+        y = jnp.asarray(labels) if y is None else y
         one = funcbp.value_and_grad(network, CROSS_ENTROPY, reduction="sum", train=train)
         each = evaluated(jax.vmap(lambda x, y: one(params, x[None], y[None], state=state)[1]), x, y)
         options = {"train": train}
