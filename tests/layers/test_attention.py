@@ -8,22 +8,22 @@ from jax import numpy as jnp
 import funcbp
 from funcbp import layers, rules
 from funcbp._compat import quick_jit
-from tests.support import assert_trees_close, assert_trees_equal
+from tests.support import assert_trees_close, assert_trees_equal, drawn
 
 KEY = jax.random.key(0)
-X = jax.random.normal(jax.random.key(1), (2, 5, 6))
+X = jnp.asarray(np.random.default_rng(1).standard_normal((2, 5, 6)), "float32")
 
 
 def sweep(network, x=X, **options):
-    params, state = network.init(KEY, x)
+    params, state = drawn(network, x)
     run = quick_jit(funcbp.backprop(network, rules.l2_loss, reduction="sum"))
     y = jax.eval_shape(lambda: network.fwd(params, state, x, layers.Context(KEY)).y)
-    return run(params, x, jnp.zeros(y.shape, y.dtype), key=KEY, **options)
+    return run(params, x, np.zeros(y.shape, y.dtype), key=KEY, **options)
 
 
 def test_it_is_the_rule_between_projections():
     network = layers.multi_head_attention(2, causal=True)
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
     y = network.fwd(params, (), X, layers.Context(KEY)).y
     q, k, v = ((X @ params[n]["w"] + params[n]["b"]).reshape(2, 5, 2, 3) for n in ("query", "key", "value"))
     o = jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(2, 5, 6)
@@ -40,7 +40,7 @@ def test_blocks_of_keys_change_nothing():
 
 def test_dropout_is_off_in_evaluation_and_needs_a_key_in_training():
     network = layers.multi_head_attention(2, dropout_rate=0.5)
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
     without = layers.multi_head_attention(2).fwd(params, (), X, layers.Context(KEY)).y
     np.testing.assert_array_equal(network.fwd(params, (), X, layers.Context(None, False)).y, without)
     assert not np.array_equal(network.fwd(params, (), X, layers.Context(KEY)).y, without)
@@ -50,7 +50,7 @@ def test_dropout_is_off_in_evaluation_and_needs_a_key_in_training():
 
 def test_a_mask_hides_keys_and_with_four_axes_pairs():
     network = layers.multi_head_attention(2)
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
     mask = jnp.arange(5) < jnp.array([[5], [3]])
 
     def y(x, mask):
@@ -65,7 +65,7 @@ def test_a_mask_hides_keys_and_with_four_axes_pairs():
 
 def test_rotary_positions_are_relative():
     network = layers.multi_head_attention(1, rotary_base=100.0)
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
 
     def y(positions):
         return network.fwd(params, (), X, layers.Context(positions=positions)).y
@@ -78,7 +78,7 @@ def test_rotary_positions_are_relative():
 
 def test_a_block_is_two_residual_chains():
     network = layers.transformer_block(6, heads=2, hidden=5, bias=False, sigma="relu")
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
     assert jax.tree.map(lambda a: a.shape, params) == {
         "attention": {
             "norm": {"gain": (6,)},
@@ -99,7 +99,7 @@ def test_a_block_is_two_residual_chains():
 def test_learned_positions_are_read_at_the_positions_of_the_context():
     network = layers.positional_embedding(7)
     result = sweep(network, positions=jnp.array([[0, 1, 2, 3, 4], [2, 3, 2, 2, 6]]))
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
     y = X + params["table"][jnp.array([[0, 1, 2, 3, 4], [2, 3, 2, 2, 6]])]
     rows = [y[0, 0], y[0, 1], y[0, 2] + y[1, 0] + y[1, 2] + y[1, 3], y[0, 3] + y[1, 1], y[0, 4], 0 * y[0, 0]]
     assert_trees_close(result.grads["table"], jnp.stack([*rows, y[1, 4]]))
@@ -111,7 +111,7 @@ def test_learned_positions_are_read_at_the_positions_of_the_context():
 
 def attention(x=X, mask=None, **options):
     network = layers.multi_head_attention(2, **options)
-    params, _ = network.init(KEY, x)
+    params, _ = drawn(network, x)
     return network.fwd(params, (), x, layers.Context(KEY, mask=mask))
 
 

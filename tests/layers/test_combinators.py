@@ -10,10 +10,11 @@ from jax import numpy as jnp
 
 import funcbp
 from funcbp import layers, rules
-from tests.support import assert_trees_close, assert_trees_equal, masked_mean, running_norm
+from funcbp.verify._pairs import evaluated
+from tests.support import assert_trees_close, assert_trees_equal, drawn, masked_mean, running_norm
 
 KEY = jax.random.key(0)
-X = jax.random.normal(jax.random.key(1), (4, 6))
+X = jnp.asarray(np.random.default_rng(1).standard_normal((4, 6)), "float32")
 CONTEXT = layers.Context(KEY)
 
 
@@ -27,7 +28,7 @@ def sweep(network, params, x, **options):
     collect = ("activations", "cotangents", "deltas")
     y = jax.eval_shape(lambda: network.fwd(params, (), x, CONTEXT).y)
     run = funcbp.backprop(network, rules.l2_loss, collect=collect, **options)
-    return jax.jit(run)(params, x, jnp.zeros(y.shape, y.dtype), key=KEY)
+    return jax.jit(run)(params, x, np.zeros(y.shape, y.dtype), key=KEY)
 
 
 def test_a_chain_by_name_is_a_chain_by_position():
@@ -45,7 +46,7 @@ def test_a_chain_by_name_is_a_chain_by_position():
 
 def test_names_are_applied_in_the_order_given_not_sorted():
     network = layers.chain(z=layers.dense(3), a=layers.dense(2))
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
     assert params["z"]["w"].shape == (6, 3)
     assert network.fwd(params, (), X, CONTEXT).y.shape == (4, 2)
 
@@ -53,7 +54,7 @@ def test_names_are_applied_in_the_order_given_not_sorted():
 def test_nesting_a_chain_changes_nothing():
     parts = [layers.dense(6), layers.activation("gelu"), layers.dense(3)]
     flat, nested = layers.chain(*parts), layers.chain(parts[0], layers.chain(*parts[1:]))
-    params, _ = flat.init(KEY, X)
+    params, _ = drawn(flat, X)
     regrouped = (params[0], params[1:])
     a, b = sweep(flat, params, X), sweep(nested, regrouped, X)
     assert_trees_equal((b.grads[0], *b.grads[1]), a.grads)
@@ -66,11 +67,11 @@ def test_repeat_is_the_unrolled_chain():
     unrolled = layers.chain(
         *[layers.residual(layers.chain(layers.dense(6), layers.activation("tanh")))] * times
     )
-    params, _ = repeated.init(KEY, X)
-    separate = tuple(jax.tree.map(lambda a, i=i: a[i], params) for i in range(times))
+    params, _ = drawn(repeated, X)
+    separate = tuple(jax.tree.map(lambda a, i=i: np.asarray(a)[i], params) for i in range(times))
     a, b = sweep(repeated, params, X), sweep(unrolled, separate, X)
     for field in ("grads", "activations", "deltas", "cotangents"):
-        stacked = jax.tree.map(lambda *each: jnp.stack(each), *getattr(b, field))
+        stacked = jax.tree.map(lambda *each: np.stack(each), *getattr(b, field))
         assert_trees_close(getattr(a, field), stacked)
     assert_trees_close(a.x_ct, b.x_ct)
 
@@ -91,7 +92,7 @@ def test_dropout_layers_of_a_chain_have_keys_of_their_own():
 
 def test_residual_adds_the_input():
     body = layers.dense(6)
-    params, _ = body.init(KEY, X)
+    params, _ = drawn(body, X)
     y = layers.residual(body).fwd(params, (), X, CONTEXT).y
     np.testing.assert_array_equal(y, X + body.fwd(params, (), X, CONTEXT).y)
 
@@ -114,7 +115,7 @@ def test_residual_of_several_inputs_adds_only_the_entry_named():
     forward = network.fwd((), (), x, CONTEXT)
     np.testing.assert_array_equal(forward.y, X + X * 2 * X)
     backward = network.bwd((), forward.residuals, jnp.ones_like(X), None, None, ())
-    expected = jax.grad(lambda x: (x["data"] + x["data"] * x["gate"]).sum())(x)
+    expected = evaluated(jax.grad(lambda x: (x["data"] + x["data"] * x["gate"]).sum()), x)
     assert_trees_equal(backward.x_ct, expected)
 
 
@@ -129,21 +130,21 @@ def test_residual_adds_whole_trees():
         )
 
     network = layers.chain(both, layers.residual(swap()))
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
     y = network.fwd(params, (), X, CONTEXT).y
     np.testing.assert_array_equal(y["a"], y["b"])
 
 
 def test_parallel_sums_the_cotangents_of_its_branches():
     network = layers.chain(layers.parallel(data=layers.dense(3), gate=layers.activation("sigmoid")), pair())
-    params, _ = network.init(KEY, X[:, :3])
+    params, _ = drawn(network, X[:, :3])
 
     def value(params, x):
         z = (x @ params[0]["data"]["w"] + params[0]["data"]["b"]) * jax.nn.sigmoid(x)
         return 0.5 * (z**2).sum() / len(x)
 
     result = sweep(network, params, X[:, :3])
-    grads, x_ct = jax.grad(value, (0, 1))(params, X[:, :3])
+    grads, x_ct = evaluated(jax.grad(value, (0, 1)), params, X[:, :3])
     assert_trees_close(result.grads, grads)
     assert_trees_close(result.x_ct, x_ct)
 
@@ -152,7 +153,7 @@ def test_tied_parameters_are_one():
     untied = layers.chain(embed=layers.embedding(7, 4), out=layers.dense(7, bias=False))
     network = layers.tied(untied, {"out.w": "embed.table.T"})
     ids = jnp.array([[1, 6, 1], [0, 2, 2]])
-    params, _ = network.init(KEY, ids)
+    params, _ = drawn(network, ids)
     assert params["out"]["w"] is None
 
     def value(table):
@@ -160,7 +161,7 @@ def test_tied_parameters_are_one():
         return 0.5 * (z**2).sum() / len(ids)
 
     result = sweep(network, params, ids)
-    expected = jax.grad(value)(params["embed"]["table"])
+    expected = evaluated(jax.grad(value), params["embed"]["table"])
     assert_trees_close(result.grads["embed"]["table"], expected)
     assert result.grads["out"]["w"] is None
     assert result.x_ct is None
@@ -168,9 +169,9 @@ def test_tied_parameters_are_one():
 
 def test_one_source_may_be_shared_several_times():
     network = layers.tied(layers.chain(*[layers.dense(6, bias=False)] * 3), {"1.w": "0.w", "2.w": "0.w.T"})
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
     w = params[0]["w"]
-    expected = jax.grad(lambda w: 0.5 * ((X @ w @ w @ w.T) ** 2).sum() / len(X))(w)
+    expected = evaluated(jax.grad(lambda w: 0.5 * ((X @ w @ w @ w.T) ** 2).sum() / len(X)), w)
     assert_trees_close(sweep(network, params, X).grads[0]["w"], expected)
 
 
@@ -179,15 +180,16 @@ def test_tying_inside_a_repeated_block():
         layers.chain(layers.dense(3, bias=False), layers.dense(6, bias=False)), {"1.w": "0.w.T"}
     )
     network = layers.repeat(inner, 2)
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
     w = params[0]["w"]
-    expected = jax.grad(lambda w: 0.5 * ((X @ w[0] @ w[0].T @ w[1] @ w[1].T) ** 2).sum() / len(X))(w)
+    value = lambda w: 0.5 * ((X @ w[0] @ w[0].T @ w[1] @ w[1].T) ** 2).sum() / len(X)  # noqa: E731
+    expected = evaluated(jax.grad(value), w)
     assert_trees_close(sweep(network, params, X).grads[0]["w"], expected)
 
 
 def test_a_shared_parameter_is_visited_once_with_a_sum():
     network = layers.tied(layers.chain(*[layers.dense(6, bias=False)] * 2), {"1.w": "0.w"})
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
     seen = []
     sweep(network, params, X, visit=lambda path, p, f, aux: seen.append((layers._layer.path_string(path), f)))
     assert [name for name, _ in seen] == ["0.w"]
@@ -267,7 +269,7 @@ def tie(share):
 
 def test_an_error_inside_a_network_names_the_layer():
     network = layers.chain(first=layers.dense(6), deep=layers.repeat(layers.chain(layers.dense(6)), 2))
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
     params["deep"][0]["w"] = params["deep"][0]["w"][:, :5]
     with pytest.raises(ValueError, match=r"expected \(in, out\) with in = 6") as caught:
         network.fwd(params, (), X, CONTEXT)
@@ -286,7 +288,7 @@ def test_params_of_another_network_are_refused():
 
 def test_a_stacked_parameter_cannot_be_tied():
     network = layers.tied(layers.repeat(layers.chain(layers.dense(6), layers.dense(6)), 2), {"1.w": "0.w"})
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
     with pytest.raises(ValueError, match="tie inside the block instead"):
         sweep(network, params, X)
 

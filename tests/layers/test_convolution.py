@@ -10,10 +10,10 @@ from jax import numpy as jnp
 
 import funcbp
 from funcbp import layers, rules
-from tests.support import assert_gradient, assert_trees_close
+from tests.support import assert_gradient, assert_trees_close, drawn
 
 KEY = jax.random.key(0)
-X = jax.random.normal(jax.random.key(1), (2, 5, 4, 4))
+X = jnp.asarray(np.random.default_rng(1).standard_normal((2, 5, 4, 4)), "float32")
 CONTEXT = layers.Context(KEY)
 
 
@@ -48,8 +48,8 @@ def test_a_small_network_of_convolutions_is_differentiated():
         layers.avg_pool(2, padding="SAME"),
         layers.global_avg_pool(),
     )
-    params, _ = network.init(KEY, X)
-    y = jnp.ones((2, 2))
+    params, _ = drawn(network, X)
+    y = np.ones((2, 2), "float32")
 
     def value(params: Any) -> jax.Array:
         first, _, _, up, *_ = params
@@ -76,20 +76,19 @@ def test_a_small_network_of_convolutions_is_differentiated():
 def test_add_with_an_identity_is_residual():
     body = layers.chain(layers.dense(4), layers.activation("tanh"))
     summed, skipped = layers.add(body, layers.activation("identity")), layers.residual(body)
-    params, _ = skipped.init(KEY, X)
-    y = jnp.zeros_like(X)
-    a = funcbp.backprop(summed, rules.l2_loss)((params, ()), X, y)
-    b = funcbp.backprop(skipped, rules.l2_loss)(params, X, y)
+    params, _ = drawn(skipped, X)
+    y = np.zeros_like(X)
+    a = jax.jit(funcbp.backprop(summed, rules.l2_loss))((params, ()), X, y)
+    b = jax.jit(funcbp.backprop(skipped, rules.l2_loss))(params, X, y)
     assert_trees_close((a.value, a.grads[0], a.x_ct), (b.value, b.grads, b.x_ct))
 
 
 def test_add_by_name_has_trees_by_name():
     network = layers.add(wide=layers.dense(3), narrow=layers.dense(3, bias=False))
-    params, state = network.init(KEY, X)
+    params, state = drawn(network, X)
     assert params.keys() == {"wide", "narrow"}
-    sweep = funcbp.backprop(network, rules.l2_loss, collect=("cotangents",))(
-        params, X, jnp.zeros((*X.shape[:-1], 3)), state=state
-    )
+    run = jax.jit(funcbp.backprop(network, rules.l2_loss, collect=("cotangents",)))
+    sweep = run(params, X, np.zeros((*X.shape[:-1], 3), "float32"), state=state)
     np.testing.assert_array_equal(sweep.cotangents["wide"], sweep.cotangents["narrow"])
     np.testing.assert_allclose(sweep.grads["wide"]["w"], sweep.grads["narrow"]["w"])
 

@@ -8,23 +8,24 @@ from jax import numpy as jnp
 import funcbp
 from funcbp import layers, rules
 from funcbp._compat import quick_jit
-from tests.support import assert_trees_close
+from funcbp.verify._pairs import evaluated
+from tests.support import assert_trees_close, drawn
 
 KEY = jax.random.key(0)
-X = jax.random.normal(jax.random.key(1), (2, 4, 3))
-MASK = jnp.arange(4) < jnp.array([[4], [2]])
+X = jnp.asarray(np.random.default_rng(1).standard_normal((2, 4, 3)), "float32")
+MASK = jnp.asarray(np.arange(4) < np.array([[4], [2]]))
 LAYERS = {"elman": layers.elman, "gru": layers.gru, "lstm": layers.lstm}
 NAMES = list(LAYERS)
 
 
 def start(name):
-    return (jnp.zeros((2, 5)),) * (2 if name == "lstm" else 1)
+    return (np.zeros((2, 5), "float32"),) * (2 if name == "lstm" else 1)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_the_rule(name):
     network = LAYERS[name](5)
-    params, state = network.init(KEY, X)
+    params, state = drawn(network, X)
     assert state == ()
     y = network.fwd(params, (), X, layers.Context(mask=MASK)).y
     expected = getattr(rules, name)(X, *start(name), **params, mask=MASK)[0]
@@ -34,15 +35,15 @@ def test_it_is_the_rule(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_last_state_alone_is_that_of_each_sequence(name):
     network = LAYERS[name](5, last=True)
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
     run = quick_jit(funcbp.backprop(network, rules.l2_loss, reduction="sum"))
-    result = run(params, X, jnp.zeros((2, 5)), mask=MASK)
+    result = run(params, X, np.zeros((2, 5), "float32"), mask=MASK)
 
     def value(params, x):
         every = getattr(rules, name).reference(x, *start(name), **params)[0]
         return ((every[0, 3] ** 2).sum() + (every[1, 1] ** 2).sum()) / 2
 
-    grads, x_ct = quick_jit(jax.grad(value, (0, 1)))(params, X)
+    grads, x_ct = evaluated(jax.grad(value, (0, 1)), params, X)
     assert_trees_close(result.grads, grads)
     assert_trees_close(result.x_ct, x_ct)
     assert not np.any(result.x_ct[1, 2:])
@@ -70,15 +71,17 @@ def test_a_state_makes_two_batches_one_sequence(name):
 def test_truncation_inside_of_a_batch_is_that_of_a_stateful_layer():
     """δ is cut every two steps, or the sequence is: gradients of the parameters are the same."""
     cut, stateful = layers.gru(5, truncate=2), layers.gru(5, stateful=True)
-    params, state = stateful.init(KEY, X[:, :2])
+    params, state = drawn(stateful, X[:, :2])
     options = {"reduction": "sum"}
-    whole = quick_jit(funcbp.backprop(cut, rules.l2_loss, **options))(params, X, jnp.zeros((2, 4, 5)))
+    whole = quick_jit(funcbp.backprop(cut, rules.l2_loss, **options))(
+        params, X, np.zeros((2, 4, 5), "float32")
+    )
     part = quick_jit(funcbp.backprop(stateful, rules.l2_loss, **options))
-    first = part(params, X[:, :2], jnp.zeros((2, 2, 5)), state=state)
-    second = part(params, X[:, 2:], jnp.zeros((2, 2, 5)), state=first.state)
-    assert_trees_close(whole.grads, jax.tree.map(jnp.add, first.grads, second.grads))
+    first = part(params, X[:, :2], np.zeros((2, 2, 5), "float32"), state=state)
+    second = part(params, X[:, 2:], np.zeros((2, 2, 5), "float32"), state=first.state)
+    assert_trees_close(whole.grads, jax.tree.map(np.add, first.grads, second.grads))
     full = quick_jit(funcbp.backprop(layers.gru(5), rules.l2_loss, **options))(
-        params, X, jnp.zeros((2, 4, 5))
+        params, X, np.zeros((2, 4, 5), "float32")
     )
     assert not np.allclose(full.grads["w_state"], whole.grads["w_state"], rtol=1e-2)
 
@@ -88,7 +91,7 @@ def test_in_both_directions_by_composition():
         return layers.chain(flipped(), layers.gru(5), flipped())
 
     network = layers.parallel(forward=layers.gru(5), backward=backward())
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
     y = network.fwd(params, (), X, layers.Context()).y
     other = layers.gru(5).fwd(params["backward"][1], (), X[:, ::-1], layers.Context()).y[:, ::-1]
     np.testing.assert_array_equal(y["backward"], other)
@@ -104,7 +107,7 @@ def flipped() -> layers.Layer:
 
 def test_a_repeat_of_recurrent_layers_saves_no_parameters_and_no_mask():
     network = layers.repeat(layers.lstm(3), 4)
-    params, _ = network.init(KEY, X)
+    params, _ = drawn(network, X)
 
     def saved(params, x, mask):
         return network.fwd(params, (), x, layers.Context(mask=mask)).residuals
@@ -115,7 +118,7 @@ def test_a_repeat_of_recurrent_layers_saves_no_parameters_and_no_mask():
 
 
 def run(layer, x=X, state=()):
-    return layer.fwd(layer.init(KEY, X)[0], state, x, layers.Context())
+    return layer.fwd(drawn(layer, X)[0], state, x, layers.Context())
 
 
 @pytest.mark.parametrize(
