@@ -34,11 +34,15 @@ def at_once(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
 
     @functools.wraps(function)
     def run(*args: Any, **static: Any) -> PyTree:
-        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, static))):
+        if _traced((args, static)):
             return function(*args, **static)
         return evaluated(functools.partial(function, **static), *args)
 
     return run
+
+
+def _traced(tree: PyTree) -> bool:
+    return any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree))
 
 
 def _whole(transform: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,6 +59,8 @@ grad, value_and_grad, jacrev, jacfwd, hessian, vmap = map(
 
 def vjp(function: Callable[..., PyTree], *primals: Any) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
     """`jax.vjp`: the pullback runs the function once more."""
+    if _traced(primals):
+        return jax.vjp(function, *primals)
 
     def pull(primals: Any, ct: PyTree) -> PyTree:
         return jax.vjp(function, *primals)[1](ct)

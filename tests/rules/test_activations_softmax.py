@@ -52,10 +52,11 @@ def test_the_gradient_of_logsumexp_is_the_softmax_wherever_it_is(offset: float):
 
 
 def test_axes_and_means():
-    p = jax.random.normal(jax.random.key(0), (2, 3, 4))
+    p = np.random.default_rng(0).standard_normal((2, 3, 4)).astype("float32")
+    reference = at_once.at_once(jax.nn.logsumexp)
     for axis in (None, 0, -1, (0, 2), (-1, 1)):
         for keepdims in (False, True):
-            expected = jax.nn.logsumexp(p, axis=axis, keepdims=keepdims)
+            expected = reference(p, axis=axis, keepdims=keepdims)
             actual = rules.logsumexp(p, axis=axis, keepdims=keepdims)
             np.testing.assert_allclose(actual, expected, rtol=1e-6)
     mean = rules.logsumexp(p, axis=(0, 2)) - np.log(8)

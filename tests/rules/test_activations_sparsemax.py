@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from funcbp import rules
+from tests import at_once
+from tests.at_once import rules
 
 P = 2 * jax.random.normal(jax.random.key(0), (16, 7))
 
@@ -31,17 +32,17 @@ def test_it_is_the_nearest_point_of_the_simplex():
 
 def test_its_jacobian_is_a_projection_onto_what_sums_to_zero():
     p = P[0]
-    jacobian = np.asarray(jax.jacrev(rules.sparsemax)(p))
+    jacobian = np.asarray(at_once.jacrev(rules.sparsemax)(p))
     support = np.asarray(rules.sparsemax(p)) > 0
     n = support.sum()
     expected = np.outer(support, support) * (np.eye(7) - 1 / n)
     np.testing.assert_allclose(jacobian, expected, atol=1e-6)
-    np.testing.assert_allclose(jax.jacfwd(rules.sparsemax.primal)(p), expected, atol=1e-6)
+    np.testing.assert_allclose(at_once.jacfwd(rules.sparsemax.primal)(p), expected, atol=1e-6)
 
 
 def test_an_entry_at_the_threshold_is_outside_in_every_mode():
     p = jnp.array([1.0, 0.0])  # τ = 0 with one entry and with two
-    for jacobian in (jax.jacrev(rules.sparsemax)(p), jax.jacfwd(rules.sparsemax.primal)(p)):
+    for jacobian in (at_once.jacrev(rules.sparsemax)(p), at_once.jacfwd(rules.sparsemax.primal)(p)):
         np.testing.assert_array_equal(jacobian, np.zeros((2, 2)))
 
 

@@ -9,7 +9,8 @@ import pytest
 from jax import lax
 from jax import numpy as jnp
 
-from funcbp import rules
+from tests import at_once
+from tests.at_once import rules
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -21,7 +22,7 @@ def image(rows: Any) -> np.ndarray:
 
 def x_ct_of(rule: Callable[..., Any], x: np.ndarray, y_ct: Any = None, **static: Any) -> np.ndarray:
     """x̄ of the only example and channel, by default for a cotangent of ones."""
-    y, pullback = jax.vjp(lambda x: rule(x, **static), x)
+    y, pullback = at_once.vjp(lambda x: rule(x, **static), x)
     ct = jnp.ones_like(y) if y_ct is None else jnp.asarray(y_ct, float).reshape(y.shape)
     return np.asarray(pullback(ct)[0])[0, ..., 0]
 
@@ -66,7 +67,7 @@ def test_ties_in_overlapping_boxes_are_those_of_reduce_window():
     def reduced(x: jax.Array) -> jax.Array:
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 1, 1), "SAME")
 
-    y, pullback = jax.vjp(reduced, x)
+    y, pullback = at_once.vjp(reduced, x)
     y_ct = np.random.default_rng(1).standard_normal(y.shape)
     ours, residuals = rules.max_pool.fwd(x, window=3, strides=(2, 1), padding="SAME")
     np.testing.assert_array_equal(ours, y)

@@ -6,7 +6,8 @@ import optax
 import pytest
 from jax import numpy as jnp
 
-from funcbp import rules
+from tests import at_once
+from tests.at_once import rules
 
 LOGITS = jax.random.normal(jax.random.key(0), (4, 300))
 
@@ -17,7 +18,7 @@ def test_labels_of_a_small_type_among_many_classes(dtype):
     expected = optax.losses.softmax_cross_entropy_with_integer_labels(LOGITS, labels.astype("int32"))
     loss = rules.softmax_cross_entropy_with_integer_labels
     np.testing.assert_allclose(loss(LOGITS, labels), expected, rtol=1e-6)
-    gradient = jax.grad(lambda z: loss(z, labels).sum())(LOGITS)
+    gradient = at_once.grad(lambda z: loss(z, labels).sum())(LOGITS)
     assert (gradient < 0).sum(-1).tolist() == [1, 1, 1, 1]
 
 
@@ -25,7 +26,7 @@ def test_labels_of_a_small_type_among_many_classes(dtype):
 def test_a_label_out_of_range_is_seen(outside):
     labels = jnp.array([0, outside, 5, 299])
     loss = rules.softmax_cross_entropy_with_integer_labels
-    value, pullback = jax.vjp(lambda z: loss(z, labels), LOGITS)
+    value, pullback = at_once.vjp(lambda z: loss(z, labels), LOGITS)
     (gradient,) = pullback(jnp.ones(4))
     assert np.isnan(value).tolist() == [False, True, False, False]
     assert np.isnan(gradient).all(-1).tolist() == [False, True, False, False]
@@ -50,7 +51,7 @@ def test_padding_that_is_masked_out_has_the_gradient_zero(outside: int):
         losses = rules.softmax_cross_entropy_with_integer_labels(z, labels)
         return jnp.where(kept, losses, 0).sum()
 
-    value, gradient = jax.value_and_grad(masked)(LOGITS)
+    value, gradient = at_once.value_and_grad(masked)(LOGITS)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
     assert (gradient != 0).any(-1).tolist() == kept.tolist()

@@ -6,9 +6,10 @@ import optax
 import pytest
 from jax import numpy as jnp
 
-from funcbp import rules
 from funcbp.rules.losses import make_fenchel_young_loss
 from funcbp.verify import check_rule
+from tests import at_once
+from tests.at_once import rules
 
 RNG = np.random.default_rng(0)
 SCORES = jnp.asarray(RNG.standard_normal((4, 5)))
@@ -17,7 +18,7 @@ ONE_HOT = jax.nn.one_hot(LABELS, 5)
 
 
 def pulled(rule, *args: jax.Array) -> tuple[jax.Array, jax.Array]:
-    value, pullback = jax.vjp(lambda z: rule(z, *args), SCORES)
+    value, pullback = at_once.vjp(lambda z: rule(z, *args), SCORES)
     return value, pullback(jnp.arange(1.0, 5))[0]
 
 
@@ -37,7 +38,7 @@ def test_of_one_class_it_is_the_known_loss(ours: str, known: str):
 def test_it_is_least_where_the_prediction_is_the_target():
     for name in ("softmax", "sparsemax"):
         loss, prediction = getattr(rules, f"{name}_fenchel_young_loss"), getattr(rules, name)(SCORES)
-        gradient = jax.grad(lambda z, loss=loss, p=prediction: loss(z, p).sum())(SCORES)
+        gradient = at_once.grad(lambda z, loss=loss, p=prediction: loss(z, p).sum())(SCORES)
         np.testing.assert_allclose(gradient, np.zeros_like(gradient), atol=1e-6)
 
 

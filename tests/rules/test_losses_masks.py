@@ -77,8 +77,8 @@ def test_a_mask_is_the_same_as_leaving_columns_out(name: str):
 def test_optax_has_nan_for_what_is_masked_out():
     """Why the references are not optax's functions as they are."""
     where = jnp.zeros((1, 4), bool)
-    cosine = jax.grad(lambda a: optax.losses.cosine_similarity(a, B[:1], where=where).sum())(A[:1])
-    labels = jax.grad(lambda y: optax.losses.softmax_cross_entropy(A[:1], y, where=where).sum())(B[:1])
+    cosine = at_once.grad(lambda a: optax.losses.cosine_similarity(a, B[:1], where=where).sum())(A[:1])
+    labels = at_once.grad(lambda y: optax.losses.softmax_cross_entropy(A[:1], y, where=where).sum())(B[:1])
     assert np.isnan(cosine).all()
     assert np.isnan(labels).all()
 
@@ -86,8 +86,8 @@ def test_optax_has_nan_for_what_is_masked_out():
 def test_class_indices_along_another_axis():
     labels = jnp.array([0, 2, 1, 0])
     loss = rules.softmax_cross_entropy_with_integer_labels
-    value, gradient = jax.value_and_grad(lambda z: loss(z, labels, axis=0).sum())(A)
-    moved, transposed = jax.value_and_grad(lambda z: loss(z, labels).sum())(A.T)
+    value, gradient = at_once.value_and_grad(lambda z: loss(z, labels, axis=0).sum())(A)
+    moved, transposed = at_once.value_and_grad(lambda z: loss(z, labels).sum())(A.T)
     np.testing.assert_allclose(value, moved, rtol=1e-6)
     np.testing.assert_allclose(gradient, transposed.T, rtol=1e-5, atol=1e-7)
 

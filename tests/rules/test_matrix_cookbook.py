@@ -6,12 +6,12 @@ Every gradient here goes through rules of the catalogue only; the right-hand sid
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from funcbp import rules as r
+from tests import at_once
+from tests.at_once import rules as r
 
 N = 3
 RNG = np.random.default_rng(0)
@@ -163,7 +163,7 @@ GRADIENTS: dict[int, Case] = {
 @pytest.mark.parametrize("number", DIFFERENTIALS)
 def test_differential(x64: None, number: int):
     function, at, expected = DIFFERENTIALS[number]
-    out, pull = jax.vjp(function, at)
+    out, pull = at_once.vjp(function, at)
     assert np.shape(expected) == out.shape
     weight = RNG.standard_normal(out.shape)
     (ct,) = pull(jnp.asarray(weight))  # ⟨weight, dZ⟩ = ⟨X̄, dX⟩ for this dX
@@ -173,14 +173,14 @@ def test_differential(x64: None, number: int):
 @pytest.mark.parametrize("number", GRADIENTS)
 def test_gradient(x64: None, number: int):
     function, at, expected = GRADIENTS[number]
-    gradient = jax.grad(function)(at)
+    gradient = at_once.grad(function)(at)
     np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
     assert np.abs(gradient - 1.01 * expected).max() > 1e-3 * np.abs(expected).max()
 
 
 def test_47_48_second_differentials_of_the_determinant(x64: None):
-    np.testing.assert_allclose(jax.grad(r.det)(X) @ X.T, det(X) * I, atol=1e-9)
-    second = jax.jvp(lambda m: jnp.sum(jax.grad(r.det)(m) * DX), (X,), (DX,))[1]
+    np.testing.assert_allclose(at_once.grad(r.det)(X) @ X.T, det(X) * I, atol=1e-9)
+    second = at_once.jvp(lambda m: jnp.sum(at_once.grad(r.det)(m) * DX), (X,), (DX,))[1]
     z = inv(X) @ DX
     np.testing.assert_allclose(second, det(X) * (np.trace(z) ** 2 - np.trace(z @ z)), rtol=1e-9)
 
@@ -188,7 +188,7 @@ def test_47_48_second_differentials_of_the_determinant(x64: None):
 def test_56_by_the_pseudo_inverse(x64: None):
     # log det XᵀX by X⁺: XᵀX = (X⁺ X⁺ᵀ)⁻¹.
     plus = np.linalg.pinv(TALL)
-    gradient = jax.grad(lambda p: -r.logdet_gram(r.matrix_transpose(p)))(plus)
+    gradient = at_once.grad(lambda p: -r.logdet_gram(r.matrix_transpose(p)))(plus)
     np.testing.assert_allclose(gradient, -2 * TALL.T, rtol=1e-9)
     np.testing.assert_allclose(r.pinv(plus), TALL, rtol=1e-9)
 
@@ -206,13 +206,13 @@ def test_60_73_74_75_79_80_entry_by_entry(x64: None):
         ),
     ]
     for function, expected in cases:
-        np.testing.assert_allclose(jax.jacrev(function)(X), expected, atol=1e-10)
+        np.testing.assert_allclose(at_once.jacrev(function)(X), expected, atol=1e-10)
 
 
 def test_67_68_eigenvalues_and_eigenvectors(x64: None):
     w, v = np.linalg.eigh(S)
     ds = DX + DX.T
-    jacobians = jax.jacrev(lambda s: r.eigh(s))(S)
+    jacobians = at_once.jacrev(lambda s: r.eigh(s))(S)
     _, v_ours = r.eigh(S)
     for i in range(N):
         sign = np.sign(v[:, i] @ v_ours[:, i])
@@ -224,11 +224,11 @@ def test_67_68_eigenvalues_and_eigenvectors(x64: None):
 
 def test_90_powers_entry_by_entry(x64: None):
     expected = sum(np.einsum("ik,lj->ijkl", power(X, i), power(X, 2 - i)) for i in range(3))
-    np.testing.assert_allclose(jax.jacrev(lambda x: r.matrix_power(x, power=3))(X), expected, rtol=1e-9)
+    np.testing.assert_allclose(at_once.jacrev(lambda x: r.matrix_power(x, power=3))(X), expected, rtol=1e-9)
 
 
 def test_98_the_hessian_of_a_quadratic_form(x64: None):
-    hessian = jax.jacrev(jax.grad(lambda x: r.quadratic_form(x, A)))(x)
+    hessian = at_once.jacrev(at_once.grad(lambda x: r.quadratic_form(x, A)))(x)
     np.testing.assert_allclose(hessian, A + A.T, rtol=1e-12)
 
 
@@ -236,7 +236,9 @@ def test_130_the_hessian_of_the_length(x64: None):
     d = x - a
     length = np.linalg.norm(d)
     expected = I / length - np.outer(d, d) / length**3
-    np.testing.assert_allclose(jax.jacrev(jax.grad(lambda x: r.vector_norm(x - a)))(x), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        at_once.jacrev(at_once.grad(lambda x: r.vector_norm(x - a)))(x), expected, atol=1e-12
+    )
 
 
 TRIANGLE = np.tril_indices(N)
@@ -251,20 +253,20 @@ SYMMETRIC: dict[int, Case] = {
 @pytest.mark.parametrize("number", SYMMETRIC)
 def test_symmetric_matrices_by_their_free_entries(x64: None, number: int):
     function, at, expected = SYMMETRIC[number]
-    gradient = jax.grad(lambda v: function(r.symmetric_from_triangle(v)))(at[TRIANGLE])
+    gradient = at_once.grad(lambda v: function(r.symmetric_from_triangle(v)))(at[TRIANGLE])
     np.testing.assert_allclose(gradient, expected[TRIANGLE], rtol=1e-9)
 
 
 def test_142_143_144_diagonal_and_toeplitz_matrices(x64: None):
     d = np.diag(X).copy()
-    gradient = jax.grad(lambda d: r.trace_product(A, r.diagonal_matrix(d)))(d)
+    gradient = at_once.grad(lambda d: r.trace_product(A, r.diagonal_matrix(d)))(d)
     np.testing.assert_allclose(np.diag(gradient), A * I)
     t = RNG.standard_normal(2 * N - 1)
     sums = np.array([np.trace(A.T, -k) for k in range(1 - N, N)])
-    by_diagonals = jax.grad(lambda t: r.trace_product(A, r.toeplitz_matrix(t)))(t)
+    by_diagonals = at_once.grad(lambda t: r.trace_product(A, r.toeplitz_matrix(t)))(t)
     np.testing.assert_allclose(by_diagonals, sums, rtol=1e-12)
     half = t[N - 1 :]
-    symmetric = jax.grad(lambda h: r.trace_product(A, r.toeplitz_matrix(jnp.concatenate([h[:0:-1], h]))))(
+    symmetric = at_once.grad(lambda h: r.trace_product(A, r.toeplitz_matrix(jnp.concatenate([h[:0:-1], h]))))(
         half
     )
     np.testing.assert_allclose(symmetric[1:], (sums + sums[::-1])[N:], rtol=1e-12)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from funcbp import rules as r
+from tests import at_once
+from tests.at_once import rules as r
 
 RNG = np.random.default_rng(2)
 A, B, G = RNG.standard_normal((3, 3, 3))
@@ -17,14 +18,14 @@ A, B, G = RNG.standard_normal((3, 3, 3))
 def test_left_constants_come_back_on_the_left_and_right_ones_on_the_right(x64: None):
     """Not "every constant transposed and on the left of everything", which has the wrong shape or value."""
     y, a, b, x = (RNG.standard_normal(s) for s in ((2,), (2, 3), (3, 4), (4,)))
-    _, a_ct, b_ct, _ = jax.grad(r.bilinear_product, argnums=(0, 1, 2, 3))(y, a, b, x)
+    _, a_ct, b_ct, _ = at_once.grad(r.bilinear_product, argnums=(0, 1, 2, 3))(y, a, b, x)
     np.testing.assert_allclose(a_ct, np.outer(y, b @ x), rtol=1e-12)
     np.testing.assert_allclose(b_ct, np.outer(a.T @ y, x), rtol=1e-12)
 
 
 def test_the_half_is_used_up_by_two_occurrences(x64: None):
     a, x = RNG.standard_normal((2, 3)), RNG.standard_normal(3)
-    np.testing.assert_allclose(jax.grad(r.gram_form)(a, x), np.outer(a @ x, x), rtol=1e-12)
+    np.testing.assert_allclose(at_once.grad(r.gram_form)(a, x), np.outer(a @ x, x), rtol=1e-12)
 
 
 def test_commutation_and_duplication_matrices(x64: None):
@@ -32,12 +33,12 @@ def test_commutation_and_duplication_matrices(x64: None):
     vec = r.vectorize(x)
     np.testing.assert_array_equal(vec, x.T.ravel())
     np.testing.assert_array_equal(r.commutation(vec, rows=2), r.vectorize(x.T))
-    k = jax.jacrev(lambda v: r.commutation(v, rows=2))(vec)
+    k = at_once.jacrev(lambda v: r.commutation(v, rows=2))(vec)
     np.testing.assert_array_equal(k @ k.T, np.eye(6))
-    np.testing.assert_array_equal(k.T, jax.jacrev(lambda v: r.commutation(v, rows=3))(vec))
+    np.testing.assert_array_equal(k.T, at_once.jacrev(lambda v: r.commutation(v, rows=3))(vec))
     # vec by columns: ∂vec(A X B) / ∂vec X = Bᵀ ⊗ A.
     a, b = RNG.standard_normal((4, 2)), RNG.standard_normal((3, 5))
-    jacobian = jax.jacrev(lambda v: r.vectorize(r.sandwich(a, v.reshape(3, 2).T, b)))(vec)
+    jacobian = at_once.jacrev(lambda v: r.vectorize(r.sandwich(a, v.reshape(3, 2).T, b)))(vec)
     np.testing.assert_allclose(jacobian, np.kron(b.T, a), atol=1e-14)
 
 
@@ -70,14 +71,16 @@ def test_factorizations_have_the_stated_signs():
 )
 def test_cotangents_of_symmetric_matrices_are_symmetric(name: str):
     s = A @ A.T + np.eye(3, dtype=np.float32)
-    gradient = jax.grad(lambda x: sum(jnp.sum(G[:1] * o) for o in jax.tree.leaves(getattr(r, name)(x))))(s)
+    gradient = at_once.grad(lambda x: sum(jnp.sum(G[:1] * o) for o in jax.tree.leaves(getattr(r, name)(x))))(
+        s
+    )
     np.testing.assert_allclose(gradient, gradient.T, rtol=1e-5, atol=1e-5)
 
 
 def test_triangles_that_are_not_read_have_no_cotangent():
     for lower in (True, False):
         for rule in (r.solve_triangular, r.cho_solve):
-            gradient = jax.grad(lambda a, f=rule, low=lower: f(a, G, lower=low).sum())(A)
+            gradient = at_once.grad(lambda a, f=rule, low=lower: f(a, G, lower=low).sum())(A)
             np.testing.assert_array_equal(np.triu(gradient, 1) if lower else np.tril(gradient, -1), 0)
 
 
@@ -95,14 +98,14 @@ def test_equations_are_solved(x64: None):
 
 def test_the_derivative_of_a_power_is_the_sum_over_the_places_of_x(x64: None):
     for power in (1, 2, 5, 6):
-        ct = jax.vjp(lambda x, k=power: r.matrix_power(x, power=k), A)[1](jnp.asarray(G))[0]
+        ct = at_once.vjp(lambda x, k=power: r.matrix_power(x, power=k), A)[1](jnp.asarray(G))[0]
         m = np.linalg.matrix_power
         expected = sum(m(A.T, i) @ G @ m(A.T, power - 1 - i) for i in range(power))
         np.testing.assert_allclose(ct, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_the_size_of_the_cotangent_does_not_matter_to_the_exponential():
-    pull = jax.vjp(r.expm, A)[1]
+    pull = at_once.vjp(r.expm, A)[1]
     (one,), (huge,) = pull(jnp.asarray(G, jnp.float32)), pull(1e20 * jnp.asarray(G, jnp.float32))
     np.testing.assert_allclose(huge / 1e20, one, rtol=1e-4, atol=1e-4)
 
@@ -110,7 +113,7 @@ def test_the_size_of_the_cotangent_does_not_matter_to_the_exponential():
 def test_a_low_rank_update_needs_no_square_matrix():
     n = 20_000  # n² numbers would be 1.6 GB
     d, u = jnp.ones(n), jnp.full((n, 1), 0.01)
-    value, (d_ct, u_ct) = jax.value_and_grad(r.logdet_low_rank_update, argnums=(0, 1))(d, u)
+    value, (d_ct, u_ct) = at_once.value_and_grad(r.logdet_low_rank_update, argnums=(0, 1))(d, u)
     np.testing.assert_allclose(value, np.log(3), rtol=1e-4)
     np.testing.assert_allclose(d_ct[0], 1 - 1e-4 / 3, rtol=1e-5)
     np.testing.assert_allclose(u_ct[0, 0], 0.02 / 3, rtol=1e-4)
@@ -119,7 +122,7 @@ def test_a_low_rank_update_needs_no_square_matrix():
 def test_distances_of_near_points_keep_their_digits():
     x, y = jnp.array([[1000.0, 1000.0]]), jnp.array([[1000.0, 1000.25]])
     np.testing.assert_array_equal(r.squared_distances(x, y), [[0.0625]])
-    np.testing.assert_array_equal(jax.grad(lambda x: r.squared_distances(x, y).sum())(x), [[0.0, -0.5]])
+    np.testing.assert_array_equal(at_once.grad(lambda x: r.squared_distances(x, y).sum())(x), [[0.0, -0.5]])
 
 
 @pytest.mark.parametrize(

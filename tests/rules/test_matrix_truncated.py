@@ -6,7 +6,8 @@ import pytest
 import scipy.linalg
 from jax import numpy as jnp
 
-from funcbp import rules as r
+from tests import at_once
+from tests.at_once import rules as r
 
 RNG = np.random.default_rng(3)
 X = RNG.standard_normal((5, 4))
@@ -19,11 +20,11 @@ B = (lambda x: x @ x.T + np.eye(4))(RNG.standard_normal((4, 4)))
 def test_truncated_svd_is_a_part_of_the_whole_one(x64: None, k: int, transposed: bool):
     x = jnp.asarray(X.T if transposed else X)
     u, s, vh = r.svd(x)
-    found, pullback = jax.vjp(lambda x: r.truncated_svd(x, k=k), x)
+    found, pullback = at_once.vjp(lambda x: r.truncated_svd(x, k=k), x)
     for ours, whole in zip(found, (u[:, :k], s[:k], vh[:k]), strict=True):
         np.testing.assert_array_equal(ours, whole)
     cts = tuple(jnp.asarray(RNG.standard_normal(o.shape)) for o in found)
-    whole = jax.vjp(lambda x: [o[:, :k] if i == 0 else o[:k] for i, o in enumerate(r.svd(x))], x)[1]
+    whole = at_once.vjp(lambda x: [o[:, :k] if i == 0 else o[:k] for i, o in enumerate(r.svd(x))], x)[1]
     np.testing.assert_allclose(pullback(cts)[0], whole(list(cts))[0], rtol=1e-9, atol=1e-12)
 
 
@@ -38,13 +39,13 @@ def test_what_is_left_out_may_be_equal_or_zero(x64: None, left_out: list[float])
 
     step = RNG.standard_normal(X.shape)
     slope = (best(x + h * step) - best(x - h * step)) / (2 * h)
-    np.testing.assert_allclose(jnp.sum(jax.grad(best)(x) * step), slope, rtol=1e-7)
+    np.testing.assert_allclose(jnp.sum(at_once.grad(best)(x) * step), slope, rtol=1e-7)
 
     def by_all(x: jax.Array) -> jax.Array:
         u, s, vh = jnp.linalg.svd(x, full_matrices=False)
         return jnp.sum(weight * (u[:, :2] * s[:2] @ vh[:2]))
 
-    assert np.isnan(jax.grad(by_all)(x)).any()
+    assert np.isnan(at_once.grad(by_all)(x)).any()
 
 
 @pytest.mark.parametrize("k", [0, 5])
@@ -66,14 +67,14 @@ def test_generalized_eigenvectors_are_those_of_scipy(x64: None):
 def test_generalized_eigenvectors_of_the_identity_are_the_ordinary_ones(x64: None):
     a, eye = jnp.asarray(A), jnp.eye(4)
     cts = jnp.asarray(RNG.standard_normal(4)), jnp.asarray(RNG.standard_normal((4, 4)))
-    ours = jax.vjp(lambda a: r.eigh_generalized(a, eye), a)[1](cts)[0]
-    np.testing.assert_allclose(ours, jax.vjp(r.eigh, a)[1](cts)[0], rtol=1e-9, atol=1e-11)
+    ours = at_once.vjp(lambda a: r.eigh_generalized(a, eye), a)[1](cts)[0]
+    np.testing.assert_allclose(ours, at_once.vjp(r.eigh, a)[1](cts)[0], rtol=1e-9, atol=1e-11)
 
 
 def test_the_rayleigh_quotient_is_stationary_in_scale_of_both(x64: None):
     # λ(c A, c B) = λ(A, B), so that Ā : A + B̄ : B = 0.
     a, b = jnp.asarray(A), jnp.asarray(B)
-    a_ct, b_ct = jax.vjp(r.eigvalsh_generalized, a, b)[1](jnp.asarray(RNG.standard_normal(4)))
+    a_ct, b_ct = at_once.vjp(r.eigvalsh_generalized, a, b)[1](jnp.asarray(RNG.standard_normal(4)))
     np.testing.assert_allclose(jnp.sum(a_ct * a) + jnp.sum(b_ct * b), 0, atol=1e-11)
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from funcbp import Rule, rules
+from funcbp import Rule
 from funcbp.rules.probability._gamma import log_gamma
+from tests import at_once
+from tests.at_once import rules
 
 GRID = np.linspace(-400, 400, 80001)
 
@@ -80,12 +82,12 @@ def test_an_entropy_that_is_fed_by_a_softmax_has_no_nan_at_certainty():
         return -(jax.nn.softmax(z) * jnp.log(jax.nn.softmax(z))).sum()
 
     z = jnp.array([0.0, 300.0, 0.0])
-    assert np.isfinite(jax.jit(jax.grad(through_probabilities))(z)).all()
-    assert np.isnan(jax.jit(jax.grad(plainly))(z)).any()
+    assert np.isfinite(jax.jit(at_once.grad(through_probabilities))(z)).all()
+    assert np.isnan(jax.jit(at_once.grad(plainly))(z)).any()
     z = jnp.array([0.3, -1.0, 2.0])
     np.testing.assert_allclose(
-        jax.jit(jax.grad(through_probabilities))(z),
-        jax.jit(jax.grad(rules.softmax_entropy))(z),
+        jax.jit(at_once.grad(through_probabilities))(z),
+        jax.jit(at_once.grad(rules.softmax_entropy))(z),
         rtol=1e-5,
         atol=1e-7,
     )
@@ -109,7 +111,7 @@ def test_a_divergence_of_near_distributions_keeps_its_digits():
     r = float(scale[0]) - 1
     exact = ((1 + r) ** 2 - 1) / 2 - math.log1p(r)
     assert math.isclose(rules.kl_diagonal_normal(zero, scale, zero, one), exact, rel_tol=1e-4)
-    scale_ct = jax.grad(rules.kl_diagonal_normal, 1)(zero, scale, zero, one)
+    scale_ct = at_once.grad(rules.kl_diagonal_normal, 1)(zero, scale, zero, one)
     np.testing.assert_allclose(scale_ct, [(1 + r) - 1 / (1 + r)], rtol=3e-7)
 
 
@@ -126,11 +128,11 @@ def test_a_draw_passes_its_cotangent_through_the_noise():
 @pytest.mark.parametrize("rule", [rules.beta_logpdf, rules.gamma_logpdf])
 def test_the_slope_at_one_has_a_slope(rule: Rule):
     """(a - 1)/x vanishes at a = 1, but its derivative by a does not."""
-    slope = jax.grad(jax.grad(rule), argnums=1)(0.5, 1.0, 2.0)
+    slope = at_once.grad(at_once.grad(rule), argnums=1)(0.5, 1.0, 2.0)
     np.testing.assert_allclose(slope, 1 / 0.5, rtol=1e-6)
 
 
 def test_a_flat_dirichlet_has_slopes_too():
     x, alpha = jnp.array([0.2, 0.8]), jnp.array([1.0, 3.0])
-    mixed = jax.jacfwd(jax.grad(rules.dirichlet_logpdf), argnums=1)(x, alpha)
+    mixed = at_once.jacfwd(at_once.grad(rules.dirichlet_logpdf), argnums=1)(x, alpha)
     np.testing.assert_allclose(mixed, np.diag(1 / np.asarray(x)), rtol=1e-6)
