@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from funcbp import Rule, rules
+from funcbp import Rule
+from tests import at_once
+from tests.at_once import rules
 
 
 def pulled(rule: Rule, x: jax.Array, **statics) -> np.ndarray:
@@ -79,8 +81,8 @@ def test_the_median_of_an_even_number_is_between_two():
 
 def test_nothing_leaks_out_of_the_unselected_branch():
     mask, x = jnp.array([True, False]), jnp.array([1.0, jnp.nan])
-    np.testing.assert_array_equal(jax.grad(lambda x: rules.where(mask, x, 0 * x).sum())(x), [1, 0])
-    np.testing.assert_array_equal(jax.grad(lambda x: rules.dropout(x, mask).sum())(x), [2, 0])
+    np.testing.assert_array_equal(at_once.grad(lambda x: rules.where(mask, x, 0 * x).sum())(x), [1, 0])
+    np.testing.assert_array_equal(at_once.grad(lambda x: rules.dropout(x, mask).sum())(x), [2, 0])
     np.testing.assert_array_equal(rules.masked_fill(x, ~mask), [1, 0])
     assert np.isnan(x * mask.astype(x.dtype)).any()  # the product with the mask, a shipped mistake
     # A cotangent of NaN stays on its own side.
@@ -100,8 +102,8 @@ def test_a_selection_cannot_help_an_infinite_slope_below_it():
         return rules.where(x > 0, jnp.sqrt(rules.where(x > 0, x, jnp.ones_like(x))), 0 * x).sum()
 
     x = jnp.array([4.0, 0.0])
-    assert np.isnan(jax.grad(once)(x)[1])
-    np.testing.assert_array_equal(jax.grad(twice)(x), [0.25, 0])
+    assert np.isnan(at_once.grad(once)(x)[1])
+    np.testing.assert_array_equal(at_once.grad(twice)(x), [0.25, 0])
 
 
 def test_the_ends_of_a_clip_have_half_the_slope():

@@ -11,7 +11,8 @@ import pytest
 from jax import numpy as jnp
 from jax.scipy import linalg as jsl
 
-from funcbp import rules as r
+from tests import at_once
+from tests.at_once import rules as r
 
 N = 3
 RNG = np.random.default_rng(1)
@@ -38,8 +39,8 @@ def masked(
 
 
 def test_the_popular_mask_is_right_apart_from_ties_and_silently_wrong_at_them(x64: None):
-    truth = jax.grad(lambda s: jsl.expm((s + s.T) / 2).sum())
-    ours = jax.grad(lambda s: r.expm_symmetric(s).sum())
+    truth = at_once.grad(lambda s: jsl.expm((s + s.T) / 2).sum())
+    ours = at_once.grad(lambda s: r.expm_symmetric(s).sum())
     apart = sym(G) + np.diag([0.0, 3.0, 6.0])
     np.testing.assert_allclose(masked(apart, jnp.exp, jnp.exp), truth(apart), rtol=1e-9)
     np.testing.assert_allclose(ours(apart), truth(apart), rtol=1e-9)
@@ -51,18 +52,18 @@ def test_the_popular_mask_is_right_apart_from_ties_and_silently_wrong_at_them(x6
         w, v = jnp.linalg.eigh(s)
         return jnp.sum(v * jnp.exp(w) @ v.T)
 
-    assert np.isnan(jax.grad(through_eigenvectors)(EYE)).all()
+    assert np.isnan(at_once.grad(through_eigenvectors)(EYE)).all()
 
 
 @pytest.mark.parametrize("s", [EYE, np.diag([1.0, 1.0, 2.0]), np.zeros((N, N)), 1e-9 * sym(G) + EYE])
 def test_two_derivatives_of_a_matrix_function_at_equal_and_nearly_equal_eigenvalues(x64: None, s: np.ndarray):
     def second(f: Callable[[Any], Any]) -> Any:
-        return jax.jvp(lambda x: jax.vjp(f, x)[1](jnp.asarray(G))[0], (s,), (H,))
+        return at_once.jvp(lambda x: at_once.vjp(f, x)[1](jnp.asarray(G))[0], (s,), (H,))
 
     def exponential(x: jax.Array) -> jax.Array:
         return jsl.expm((x + x.T) / 2)
 
-    moved = [jax.jvp(f, (s,), (E,))[1] for f in (r.expm_symmetric.primal, exponential)]
+    moved = [at_once.jvp(f, (s,), (E,))[1] for f in (r.expm_symmetric.primal, exponential)]
     np.testing.assert_allclose(*moved, rtol=1e-9, atol=1e-9)
     (pulled, ours), (pulled_truth, truth) = second(r.expm_symmetric), second(exponential)
     np.testing.assert_allclose(pulled, pulled_truth, rtol=1e-9, atol=1e-9)
@@ -83,18 +84,18 @@ def test_functions_of_a_multiple_of_the_identity(
 ):
     rule, s = getattr(r, name), 2 * EYE
     np.testing.assert_allclose(rule(s), value * EYE, rtol=1e-12, atol=1e-15)
-    pull = lambda x: jax.vjp(rule, x)[1](jnp.asarray(G))[0]  # noqa: E731
-    first, second = jax.jvp(pull, (s,), (sym(H),))
+    pull = lambda x: at_once.vjp(rule, x)[1](jnp.asarray(G))[0]  # noqa: E731
+    first, second = at_once.jvp(pull, (s,), (sym(H),))
     np.testing.assert_allclose(first, slope * sym(G), rtol=1e-12)
     # f(2 I + t H) = f(2) + f′ t H + ½ f″ t² H²
     np.testing.assert_allclose(second, curvature / 2 * (sym(G) @ sym(H) + sym(H) @ sym(G)), rtol=1e-10)
 
 
 def test_eigenvectors_at_ties_are_nan_unless_they_are_not_used(x64: None):
-    assert np.isnan(jax.grad(lambda s: r.eigh(s)[1][0, 1])(EYE)).all()
-    assert np.isnan(jax.grad(lambda s: r.eigh(s)[1][0, 2])(np.diag([1.0, 1.0, 2.0]))).any()
-    np.testing.assert_array_equal(jax.grad(lambda s: r.eigh(s)[0].sum())(EYE), EYE)
-    np.testing.assert_array_equal(jax.grad(lambda s: r.eigvalsh(s).sum())(EYE), EYE)
+    assert np.isnan(at_once.grad(lambda s: r.eigh(s)[1][0, 1])(EYE)).all()
+    assert np.isnan(at_once.grad(lambda s: r.eigh(s)[1][0, 2])(np.diag([1.0, 1.0, 2.0]))).any()
+    np.testing.assert_array_equal(at_once.grad(lambda s: r.eigh(s)[0].sum())(EYE), EYE)
+    np.testing.assert_array_equal(at_once.grad(lambda s: r.eigvalsh(s).sum())(EYE), EYE)
 
 
 def test_a_mask_serves_the_projection_of_a_separate_cluster(x64: None):
@@ -109,7 +110,7 @@ def test_a_mask_serves_the_projection_of_a_separate_cluster(x64: None):
     p = np.outer(v[:, 2], v[:, 2])
     rest = (np.eye(N) - p) / (4 - 1)  # dP = (S - 4)⁺-terms: P dS R + R dS P
     expected = p @ sym(G) @ rest + rest @ sym(G) @ p
-    np.testing.assert_allclose(jax.grad(projection)(s), expected, atol=1e-6)
+    np.testing.assert_allclose(at_once.grad(projection)(s), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
@@ -118,11 +119,11 @@ def test_determinant_of_rank_n_minus_1_has_the_adjugate(x64: None, n: int):
     for first, last in ((3.0, 0.0), (3.0, 1e-17), (2.0, 0.0)):
         sigma = np.array([first, *(n - 2) * [2.0], last])
         expected = np.linalg.det(u) * np.linalg.det(vt) * np.prod(sigma[:-1]) * np.outer(u[:, -1], vt[-1])
-        np.testing.assert_allclose(jax.grad(r.det)(u * sigma @ vt), expected, atol=1e-12)
+        np.testing.assert_allclose(at_once.grad(r.det)(u * sigma @ vt), expected, atol=1e-12)
     z = np.diag([1.0, *(n - 2) * [2.0], 0.0])
     assert not np.isfinite(np.linalg.det(z) * jnp.linalg.inv(z).T).all()
-    np.testing.assert_array_equal(jax.grad(r.det)(z), np.diag([*(n - 1) * [0.0], 2.0 ** (n - 2)]))
-    np.testing.assert_array_equal(jax.grad(r.det)(np.zeros((n, n))), np.zeros((n, n)))
+    np.testing.assert_array_equal(at_once.grad(r.det)(z), np.diag([*(n - 1) * [0.0], 2.0 ** (n - 2)]))
+    np.testing.assert_array_equal(at_once.grad(r.det)(np.zeros((n, n))), np.zeros((n, n)))
 
 
 @pytest.mark.parametrize("diagonal", [[0, 0, 0], [1, 0, 0], [1, 1, 1], [1, 2, 0], [1, 2, 0, 0], [0, 1, 2, 3]])
@@ -137,61 +138,65 @@ def test_the_second_derivative_of_the_determinant_is_exact_at_every_rank(x64: No
             s * math.prod(m[i, j] for i, j in enumerate(p)) for s, p in zip(signs, permutations, strict=True)
         )
 
-    (ours, truth) = (jax.jvp(jax.grad(f), (x,), (h,))[1] for f in (r.det, leibniz))
+    (ours, truth) = (at_once.jvp(at_once.grad(f), (x,), (h,))[1] for f in (r.det, leibniz))
     np.testing.assert_allclose(ours, truth, atol=1e-12)
 
 
 def test_determinants_of_at_most_one_row():
     assert r.det(jnp.zeros((0, 0))) == 1
-    assert jax.grad(r.det)(jnp.zeros((0, 0))).shape == (0, 0)
-    np.testing.assert_array_equal(jax.grad(r.det)(jnp.zeros((1, 1))), [[1.0]])
+    assert at_once.grad(r.det)(jnp.zeros((0, 0))).shape == (0, 0)
+    np.testing.assert_array_equal(at_once.grad(r.det)(jnp.zeros((1, 1))), [[1.0]])
 
 
 def test_logdet_where_cholesky_rounds_otherwise_than_its_diagonal_does(monkeypatch: pytest.MonkeyPatch):
     # As on a device that sums in another order: a last pivot above 0 that is 0 when computed again.
     monkeypatch.setattr(jnp.linalg, "cholesky", lambda s: jnp.array([[1.0, 0.0], [1.0, 1e-4]], s.dtype))
-    value, gradient = jax.value_and_grad(r.logdet_positive_definite)(jnp.ones((2, 2)))
+    value, gradient = at_once.value_and_grad(r.logdet_positive_definite)(jnp.ones((2, 2)))
     np.testing.assert_allclose(value, np.log(1e-8), rtol=1e-6)
     np.testing.assert_allclose(gradient, 1e8 * np.array([[1, -1], [-1, 1]]), rtol=1e-6)
 
 
 def test_norms_are_0_at_0_and_jax_is_nan_there():
     zero, matrix = jnp.zeros(N), jnp.zeros((N, N))
-    assert np.isnan(jax.grad(jnp.linalg.norm)(zero)).all()
+    assert np.isnan(at_once.grad(jnp.linalg.norm)(zero)).all()
     for order in (1.0, 2.0, 3.0, np.inf):
         for function in (r.vector_norm, r.vector_norm.primal):
-            np.testing.assert_array_equal(jax.grad(lambda x, f=function, p=order: f(x, ord=p))(zero), zero)
+            np.testing.assert_array_equal(
+                at_once.grad(lambda x, f=function, p=order: f(x, ord=p))(zero), zero
+            )
     for rule in (r.frobenius_norm, r.nuclear_norm, r.operator_norm):
-        np.testing.assert_array_equal(jax.grad(rule)(matrix), matrix)
-    np.testing.assert_array_equal(jax.grad(lambda x: r.vector_norm(x) ** 2)(zero), zero)
+        np.testing.assert_array_equal(at_once.grad(rule)(matrix), matrix)
+    np.testing.assert_array_equal(at_once.grad(lambda x: r.vector_norm(x) ** 2)(zero), zero)
 
 
 def test_norms_neither_overflow_nor_underflow():
     for size in (1e30, 1e-30):
         x = jnp.array([3.0, -4.0]) * size
         np.testing.assert_allclose(r.vector_norm(x), 5 * size, rtol=1e-6)
-        np.testing.assert_allclose(jax.grad(r.vector_norm)(x), [0.6, -0.8], rtol=1e-6)
+        np.testing.assert_allclose(at_once.grad(r.vector_norm)(x), [0.6, -0.8], rtol=1e-6)
         assert not 0 < jnp.sqrt(jnp.sum(x * x)) < np.inf
 
 
 def test_kinks_of_the_1_norm_and_the_maximum_norm():
     x = jnp.array([0.0, 2.0, -2.0, 1.0])
-    np.testing.assert_array_equal(jax.grad(lambda x: r.vector_norm(x, ord=1))(x), [0, 1, -1, 1])
-    assert jax.grad(lambda x: jnp.linalg.norm(x, ord=1))(x)[0] == 1
-    np.testing.assert_array_equal(jax.grad(lambda x: r.vector_norm(x, ord=np.inf))(x), [0, 0.5, -0.5, 0])
+    np.testing.assert_array_equal(at_once.grad(lambda x: r.vector_norm(x, ord=1))(x), [0, 1, -1, 1])
+    assert at_once.grad(lambda x: jnp.linalg.norm(x, ord=1))(x)[0] == 1
+    np.testing.assert_array_equal(at_once.grad(lambda x: r.vector_norm(x, ord=np.inf))(x), [0, 0.5, -0.5, 0])
 
 
 def test_nuclear_norm_has_the_least_subgradient_and_a_hessian_at_equal_singular_values(x64: None):
     x = np.outer([1.0, 2.0, 2.0], [2.0, 0.0, 0.0])
-    np.testing.assert_allclose(jax.grad(r.nuclear_norm)(x), x / 6, atol=1e-12)
-    hessian = jax.jvp(jax.grad(r.nuclear_norm), (EYE,), (H,))[1]
+    np.testing.assert_allclose(at_once.grad(r.nuclear_norm)(x), x / 6, atol=1e-12)
+    hessian = at_once.jvp(at_once.grad(r.nuclear_norm), (EYE,), (H,))[1]
     np.testing.assert_allclose(hessian, (H - H.T) / 2, atol=1e-12)
-    assert np.isnan(jax.jvp(jax.grad(lambda x: jnp.linalg.svd(x)[1].sum()), (EYE,), (H,))[1]).any()
-    np.testing.assert_allclose(jax.vjp(r.polar_factor, EYE)[1](jnp.asarray(G))[0], (G - G.T) / 2, atol=1e-12)
+    assert np.isnan(at_once.jvp(at_once.grad(lambda x: jnp.linalg.svd(x)[1].sum()), (EYE,), (H,))[1]).any()
+    np.testing.assert_allclose(
+        at_once.vjp(r.polar_factor, EYE)[1](jnp.asarray(G))[0], (G - G.T) / 2, atol=1e-12
+    )
 
 
 def test_operator_norm_has_a_subgradient_of_rank_1(x64: None):
-    gradient = jax.grad(r.operator_norm)(EYE)
+    gradient = at_once.grad(r.operator_norm)(EYE)
     assert np.linalg.matrix_rank(gradient) == 1
     np.testing.assert_allclose([np.linalg.norm(gradient), np.trace(gradient)], 1, rtol=1e-12)
 
@@ -201,17 +206,19 @@ def test_pseudo_inverse_below_full_rank_follows_matrices_of_its_rank(x64: None, 
     left, right = RNG.standard_normal((shape[0], 2)), RNG.standard_normal((2, shape[1]))
     moved_left, moved_right = RNG.standard_normal((shape[0], 2)), RNG.standard_normal((2, shape[1]))
     weight, h = RNG.standard_normal(shape[::-1]), 1e-6
-    ct = jax.vjp(r.pinv, left @ right)[1](jnp.asarray(weight))[0]
+    ct = at_once.vjp(r.pinv, left @ right)[1](jnp.asarray(weight))[0]
     at = [np.linalg.pinv((left + t * moved_left) @ (right + t * moved_right), rcond=1e-10) for t in (h, -h)]
     slope = np.sum(weight * (at[0] - at[1])) / (2 * h)
     np.testing.assert_allclose(np.sum(ct * (moved_left @ right + left @ moved_right)), slope, rtol=1e-6)
     np.testing.assert_array_equal(
-        jax.vjp(r.pinv, np.zeros(shape))[1](jnp.asarray(weight))[0], np.zeros(shape)
+        at_once.vjp(r.pinv, np.zeros(shape))[1](jnp.asarray(weight))[0], np.zeros(shape)
     )
 
 
 @pytest.mark.parametrize("rule", ["inv", "slogdet", "solve", "cholesky", "logdet_positive_definite"])
 def test_at_a_singular_matrix_what_is_infinite_is_not_made_finite(rule: str):
     args = [jnp.zeros((2, 2))] * (2 if rule == "solve" else 1)
-    gradient = jax.grad(lambda x: sum(jnp.sum(o) for o in jax.tree.leaves(getattr(r, rule)(x, *args[1:]))))
+    gradient = at_once.grad(
+        lambda x: sum(jnp.sum(o) for o in jax.tree.leaves(getattr(r, rule)(x, *args[1:])))
+    )
     assert not np.isfinite(gradient(args[0])).all()
