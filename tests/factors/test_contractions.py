@@ -218,11 +218,16 @@ def test_inner_products_between_structures(size):
 
 def test_projections_of_one_parameter_are_one_projection():
     """Whatever the structure, the same key gives the same P."""
-    rows, outer = (jax.tree.map(jnp.asarray, term) for term in tied().terms)
-    table = rows.per_example()
-    dense = Elementwise(table, jnp.ones_like(table), 2)
-    assert_close(rows.projected(KEY, 4), dense.projected(KEY, 4))
-    assert_close(Sum((rows, outer)).projected(KEY, 4), rows.projected(KEY, 4) + outer.projected(KEY, 4))
+
+    @jax.jit
+    def projections(rows, outer):
+        table = rows.per_example()
+        several = (rows, outer, Elementwise(table, jnp.ones_like(table), 2), Sum((rows, outer)))
+        return [factor.projected(KEY, 4) for factor in several]
+
+    rows, outer, dense, both = map(np.asarray, projections(*tied().terms))
+    assert_close(rows, dense)
+    assert_close(both, rows + outer)
 
 
 @pytest.mark.parametrize("form", ["expand", "reduce"])
@@ -262,7 +267,8 @@ def test_kronecker_factors_by_definition(form):
 def test_patches_unfolded_have_the_same_gradient():
     for name in ("patches", "patches, large kernel", "patches, dilated"):
         factor = made(name)
-        assert_close(factor.unfolded().gradient().reshape(factor.shape()), factor.gradient())
+        gradients = evaluated(lambda f: (f.unfolded().gradient(), f.gradient()), factor)
+        assert_close(gradients[0].reshape(factor.shape()), gradients[1])
 
 
 @pytest.mark.parametrize(
@@ -363,7 +369,7 @@ def test_half_precision_is_contracted_in_float32():
         Elementwise(ones, ones),
         Rows(jnp.zeros((1, 4096), int), ones, 1),
     ):
-        assert factor.squared_norms().dtype == jnp.float32
-        assert factor.squared_norms().item() == 4096**2
-        assert factor.weighted(jnp.ones(1)).item() == 4096
-        assert factor.second_moment().item() == 4096**2
+        contract = jax.jit(lambda f: (f.squared_norms(), f.weighted(np.ones(1)), f.second_moment()))
+        squares, weighted, moment = contract(factor)
+        assert squares.dtype == jnp.float32
+        assert (squares.item(), weighted.item(), moment.item()) == (4096**2, 4096, 4096**2)

@@ -1,13 +1,14 @@
 """Selective recompute: the same numbers, in the memory that `jax.checkpoint` takes with the same policy."""
 
 import jax
+import numpy as np
 import pytest
 from jax import lax
 from jax import numpy as jnp
 
 import funcbp
 from funcbp import layers, rules
-from tests.support import assert_trees_close, running_norm
+from tests.support import assert_trees_close, drawn, running_norm
 
 KEY = jax.random.key(0)
 DEPTH, WIDTH, BATCH = 32, 32, 64
@@ -39,8 +40,8 @@ def of(one, depth=DEPTH):
 
 
 def compiled(function, depth=DEPTH):
-    x = jax.random.normal(KEY, (BATCH, WIDTH))
-    params, _ = layers.repeat(block(), depth).init(KEY, x)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((BATCH, WIDTH)), "float32")
+    params, _ = drawn(layers.repeat(block(), depth), x)
     function = jax.jit(function).lower(params, x, 0 * x).compile()
     return function(params, x, 0 * x), function.memory_analysis().temp_size_in_bytes
 
@@ -65,7 +66,7 @@ def test_memory_and_numbers_are_those_of_jax_checkpoint(save, policy, everything
 def matmuls(save, activation):
     """Products of the compiled backward pass of one block that are as large as its forward ones."""
     one = layers.recompute(layers.chain(layers.dense(8), layers.activation(activation)), save)
-    params, _ = one.init(KEY, jnp.ones((4, 8)))
+    params, _ = drawn(one, jnp.ones((4, 8)))
 
     @jax.jit
     def again(params, residuals, ct):
@@ -95,13 +96,13 @@ def test_state_random_keys_masks_and_weights_are_those_of_the_first_pass(save):
     )
     inner = layers.residual(layers.chain(layers.dense(6), layers.activation("tanh"), layers.dropout(0.5)))
     body = layers.chain(norm=running_norm(), mix=layers.chain(inner=inner, mask=masked), out=layers.dense(6))
-    x = jax.random.normal(KEY, (4, 3, 6))
-    params, state = body.init(KEY, x)
-    mask = jnp.arange(12).reshape(4, 3) % 3 > 0
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3, 6)), "float32")
+    params, state = drawn(body, x)
+    mask = np.float32(np.arange(12).reshape(4, 3) % 3 > 0)
     results = []
     for network in (body, layers.recompute(body, save)):
         sweep = funcbp.backprop(network, rules.l2_loss, collect=("activations", "deltas"))
-        results.append(jax.jit(sweep)(params, x, 0 * x, state=state, key=KEY, mask=mask * 1.0))
+        results.append(jax.jit(sweep)(params, x, 0 * x, state=state, key=KEY, mask=mask))
     assert_trees_close(results[1], results[0])
 
 
@@ -113,7 +114,7 @@ def test_the_policy_sees_paths_and_shapes():
         ),
         lambda path, spec: seen.update({path: spec.shape}) or path == "b",
     )
-    params, _ = network.init(KEY, jnp.ones((4, 6)))
+    params, _ = drawn(network, jnp.ones((4, 6)))
     residuals = network.fwd(params, (), jnp.ones((4, 6)), layers.Context()).residuals
     assert seen == {"a.0": (4, 6), "a.1": (4, 6), "b": (4, 2)}
     assert sorted(a.shape for a in jax.tree.leaves(residuals)) == [(4, 2), (4, 6)]
@@ -125,8 +126,8 @@ def test_a_replaced_backward_pass_is_kept():
         bwd=lambda *args: layers.dense(3).bwd(*args)._replace(x_ct=jnp.full((4, 6), 7.0))
     )
     network = layers.recompute(layers.chain(doubled, layers.activation("tanh")), "p")
-    params, _ = network.init(KEY, jnp.ones((4, 6)))
-    sweep = funcbp.backprop(network, rules.l2_loss)(params, jnp.ones((4, 6)), jnp.ones((4, 3)))
+    params, _ = drawn(network, jnp.ones((4, 6)))
+    sweep = jax.jit(funcbp.backprop(network, rules.l2_loss))(params, jnp.ones((4, 6)), jnp.ones((4, 3)))
     assert (sweep.x_ct == 7).all()
 
 

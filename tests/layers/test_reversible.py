@@ -9,7 +9,8 @@ from jax import numpy as jnp
 
 import funcbp
 from funcbp import layers, rules, training
-from tests.support import assert_trees_close, running_norm
+from funcbp.verify._pairs import evaluated
+from tests.support import assert_trees_close, drawn, running_norm
 
 KEY = jax.random.key(0)
 WIDTH = 6
@@ -36,16 +37,15 @@ def plain(params, x, y):
 
 
 def data(times, dtype, width=WIDTH, batch=4):
-    x, y = jax.random.normal(KEY, (2, batch, width), dtype)
-    params, _ = network(times, width=width).init(KEY, x)
-    return jax.tree.map(lambda a: a + 0.1, params), x, y
+    x, y = (jnp.asarray(a, dtype) for a in np.random.default_rng(0).standard_normal((2, batch, width)))
+    return drawn(network(times, width=width), x)[0], x, y
 
 
 def errors(times, dtype):
     """Largest relative error of a gradient, and that of jax.grad in the same precision."""
     with jax.enable_x64(True):
         params, x, y = data(times, "float64")
-        truth = jax.jit(jax.grad(plain, (0, 1)))(params, x, y)
+        truth = evaluated(jax.grad(plain, (0, 1)), params, x, y)
         params, x, y = jax.tree.map(lambda a: a.astype(dtype), (params, x, y))
         result = jax.jit(funcbp.backprop(network(times), rules.l2_loss))(params, x, y)
         rival = jax.jit(jax.grad(plain, (0, 1)))(params, x, y)
@@ -109,10 +109,12 @@ def test_a_pair_is_two_halves_and_everything_is_collected():
     assert found.activations["f"][1].shape == found.cotangents["f"][1].shape == (3, 4, 5)
     assert found.deltas["g"][1].shape == (3, 4, 3)
     per_example = jax.tree.map(
-        lambda f: f.per_example(), found.factors, is_leaf=lambda n: isinstance(n, funcbp.factors.Factor)
+        lambda f: evaluated(lambda f: f.per_example(), f),
+        found.factors,
+        is_leaf=lambda n: isinstance(n, funcbp.factors.Factor),
     )
-    squares = sum(jnp.sum(g**2, range(1, g.ndim)) for g in jax.tree.leaves(per_example))
-    np.testing.assert_allclose(found.norms, jnp.sqrt(squares), rtol=1e-5)
+    squares = sum(np.sum(g**2, tuple(range(1, g.ndim))) for g in jax.tree.leaves(per_example))
+    np.testing.assert_allclose(found.norms, np.sqrt(squares), rtol=1e-5)
 
 
 def test_it_trains_inside_the_sweep():
@@ -133,9 +135,9 @@ def test_a_state_is_used_in_evaluation_and_refused_in_training():
     with pytest.raises(ValueError, match="f or g has a state, which moves in training"):
         funcbp.backprop(net, rules.l2_loss)(params, x, x, state=state)
     state = jax.tree.map(lambda a: a + 0.5, state)
-    result = funcbp.backprop(net, rules.l2_loss, train=False)(params, x, x, state=state)
+    result = jax.jit(funcbp.backprop(net, rules.l2_loss, train=False))(params, x, x, state=state)
     value = lambda x: net.fwd(params, state, x, layers.Context(None, False)).y  # noqa: E731
-    expected = jax.grad(lambda z: jnp.mean(0.5 * jnp.sum((value(z) - x) ** 2, -1)))(x)
+    expected = evaluated(jax.grad(lambda z: jnp.mean(0.5 * jnp.sum((value(z) - x) ** 2, -1))), x)
     assert_trees_close(result.x_ct, expected)
 
 
