@@ -10,6 +10,7 @@ from jax import numpy as jnp
 import funcbp
 from funcbp import layers, rules
 from scripts.bench_measure import matmul_flops
+from tests.support import drawn
 
 DEPTH, WIDTH, BATCH = 8, 32, 64
 X, Y = jnp.ones((BATCH, WIDTH)), jnp.ones((BATCH, WIDTH))
@@ -34,7 +35,7 @@ def blocks(activation="gelu", norm=True):
 
 
 def initialized(network):
-    return network.init(jax.random.key(0), X)[0]
+    return drawn(network, X)[0]
 
 
 def plain_mlp(params, x, y):
@@ -65,7 +66,7 @@ def test_mlp_needs_no_more_than_autodiff():
     x, y = jnp.ones((256, 784)), jnp.ones((256, 10))
     parts = [layers.dense(512), layers.activation("relu")] * 2
     network = layers.chain(*parts, layers.dense(10))
-    params = network.init(jax.random.key(0), x)[0]
+    params, _ = drawn(network, x)
     sweep = funcbp.value_and_grad(network, rules.l2_loss)
     autodiff = jax.value_and_grad(plain_mlp)
     # Both hold the same arrays. XLA's schedule may keep the last δ, (256, 10), longer on either side.
