@@ -22,6 +22,7 @@ from funcbp.curvature import (
     hessian_vector_product,
     ntk,
 )
+from funcbp.verify._pairs import evaluated
 from tests.per_example import (
     BATCH,
     CROSS_ENTROPY,
@@ -33,6 +34,7 @@ from tests.per_example import (
     inputs,
     language_model,
 )
+from tests.support import drawn
 
 ALL = NETWORKS | {"tied": (language_model(layers.activation("tanh")), "ids")}
 EVERY_TIME = ("mlp", "repeat", "conv", "tied")
@@ -56,7 +58,8 @@ def problem(name):
     state = jax.tree.map(lambda s: np.ones(s.shape), state)
     outputs = functools.partial(predict(network), state=state)
     z = jax.eval_shape(outputs, params, x)
-    y = jax.random.randint(KEY, z.shape[:-1], 0, z.shape[-1]) if y is None else y
+    labels = np.random.default_rng(2).integers(0, z.shape[-1], z.shape[:-1])
+    y = jnp.asarray(labels) if y is None else y
     return network, outputs, params, x, y, state
 
 
@@ -84,7 +87,6 @@ def test_every_layer_against_the_jacobian(name):
         trace = ggn_trace(network, CROSS_ENTROPY, train=train)(params, x, y, state=state)
         return diagonal, trace, ntk(network, batch_size=2)(params, x, x[1:], state=state)
 
-    @jax.jit
     def by_jax(params):
         j, z, tree = jacobian(outputs, params, x)
         classes, size = z.shape[-1], j.shape[-1]
@@ -95,7 +97,7 @@ def test_every_layer_against_the_jacobian(name):
         kernel = jnp.einsum("ncp,mdp->nmcd", each, each[1:])
         return tree(diagonal), diagonal.sum(), kernel.reshape(*kernel.shape[:2], *z.shape[1:], *z.shape[1:])
 
-    actual, expected = by_hand(params), by_jax(params)
+    actual, expected = by_hand(params), evaluated(by_jax, params)
     for a, e in zip(actual, expected, strict=True):
         assert_close(a, e)
 
@@ -111,21 +113,20 @@ def small():
             z = outputs(tree(flat), X)
             return jnp.sum(weights * optax.losses.softmax_cross_entropy_with_integer_labels(z, Y))
 
-        @jax.jit
         def by_jax(flat):
             return jax.jacrev(lambda v: outputs(tree(v), X))(flat), jax.hessian(value)(flat)
 
         flat, tree = ravel_pytree(params)
-        j, hessian = by_jax(flat)
-        h = softmax_hessian(outputs(params, X)) * weights[:, None, None]
-        ggn = jnp.einsum("nip,nij,njq->pq", j, h, j)
+        j, hessian = evaluated(by_jax, flat)
+        h = evaluated(lambda p: softmax_hessian(outputs(p, X)), params) * np.asarray(weights)[:, None, None]
+        ggn = np.einsum("nip,nij,njq->pq", j, h, j)
         return params, tree, weights, j, np.asarray(ggn), np.asarray(hessian)
 
 
 def test_weights_reductions_and_frozen_parameters():
     params, tree, weights, _, ggn, hessian = small()
     labels = Y.at[2].set(-1)
-    v = tree(jax.random.normal(KEY, ggn.shape[:1]))
+    v = tree(np.random.default_rng(5).standard_normal(ggn.shape[:1]))
     frozen = {"frozen": ("0",)}
     kept = ravel_pytree([jax.tree.map(jnp.zeros_like, params[0]), *jax.tree.map(jnp.ones_like, params[1:])])[
         0
@@ -233,19 +234,19 @@ LOSSES = {
 @pytest.mark.parametrize("name", LOSSES)
 def test_roots_and_samples_of_losses(name):
     loss, reference, y = LOSSES[name]
-    z = jax.random.normal(KEY, (BATCH, WIDTH))
+    z = np.random.default_rng(4).standard_normal((BATCH, WIDTH))
     elementwise = jax.eval_shape(reference, z, y).shape == z.shape
     count = 4000
 
     @jax.jit
     def everything(z, y):
-        each = jax.vmap(jax.hessian(lambda z, y: jnp.sum(reference(z[None], y[None]))))(z, y)
         draw = hessian_sample(loss)
         s = jax.vmap(lambda key: draw(key, z, y))(jax.random.split(KEY, count))
         products = jnp.einsum("kni,knj->knij", s, s)
-        return each, hessian_root(loss)(z, y), products.mean(0), products.std(0)
+        return hessian_root(loss)(z, y), products.mean(0), products.std(0)
 
-    each, root, mean, spread = everything(z, y)
+    each = evaluated(jax.vmap(jax.hessian(lambda z, y: jnp.sum(reference(z[None], y[None])))), z, y)
+    root, mean, spread = everything(z, y)
     if elementwise:
         assert_close(np.square(root).sum(0), np.einsum("nii->ni", each), 1e-10)
     else:
@@ -258,8 +259,8 @@ def test_a_root_is_what_the_user_says_it_is():
     own = {"root": lambda z, y: jnp.ones((1, *z.shape))}
     found = jax.jit(ggn_diagonal(MLP, PAIR, reduction="sum", **own))(params, X, X[:, :3])
     _, outputs, *_ = problem("mlp")
-    j = jax.jit(lambda p: jax.jacrev(lambda p: outputs(p, X).sum(-1))(p))(params)
-    assert_close(found, jax.tree.map(lambda a: jnp.square(a).sum(0), j))
+    j = evaluated(jax.jacrev(lambda p: outputs(p, X).sum(-1)), params)
+    assert_close(found, jax.tree.map(lambda a: np.square(a).sum(0), j))
     wrong = ggn_diagonal(MLP, PAIR, root=lambda z, y: z)
     with pytest.raises(ValueError, match=r"`root` gives float64\[4, 3\]; with outputs .* \(columns, 4, 3\)"):
         wrong(params, X, X[:, :3])
@@ -280,7 +281,7 @@ def test_a_hessian_without_a_root_is_refused():
 def test_half_precision_and_dtypes():
     with jax.enable_x64(False):
         x = jnp.asarray(X, jnp.float32)
-        params, _ = MLP.init(KEY, x)
+        params, _ = drawn(MLP, x)
         exact = jax.jit(ggn_diagonal(MLP, CROSS_ENTROPY))(params, x, Y)
         half = funcbp.Precision("bfloat16")
         rough = jax.jit(ggn_diagonal(MLP, CROSS_ENTROPY, precision=half))(params, x, Y)
@@ -294,7 +295,7 @@ def test_half_precision_and_dtypes():
 def test_sophia_takes_the_exact_diagonal():
     with jax.enable_x64(False):
         x, y = jnp.asarray(X, jnp.float32), Y
-        params, _ = MLP.init(KEY, x)
+        params, _ = drawn(MLP, x)
         source = hessian_diagonal_source(MLP, CROSS_ENTROPY, samples=None)
         optimizer = optax.contrib.sophia(0.03, hessian_diagonal_fn=source, update_interval=2)
         sweep = funcbp.value_and_grad(MLP, CROSS_ENTROPY)
