@@ -3,7 +3,7 @@
 Nothing is timed before all methods agree: in float64 and float32 at tiny sizes, and in float32 at those that
 are timed. Times are medians of interleaved repeats, ratios are taken within a repeat and are those to funcbp:
 above 1 funcbp is faster; temp bytes are XLA's. Methods that would need more than `--room` bytes are compiled
-for their bytes and not run.
+for their bytes and not run. BackPACK runs beside the diagonal where it is installed.
 
     python scripts/bench_curvature.py            # all; ten minutes and more
     python scripts/bench_curvature.py --smoke    # tiny sizes, to see that it runs
@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import curvature_rivals
+import exploit_peers
 import exploit_rivals
 import jax
 import numpy as np
 import tyro
-from bench_measure import agreement, built, describe_machine, error, matmul_flops, timed
+from bench_measure import agreement, built, describe_machine, error, timed
 from jax import numpy as jnp
 from rich.console import Console
 from rich.progress import Progress
@@ -35,6 +36,7 @@ Function = Callable[..., PyTree]
 Section = Literal["ntk", "ntk-large", "ggn"]
 RESULTS = Path(__file__).parent / "results" / "curvature.json"
 OURS = "funcbp"
+UNITS = (("temp_bytes", 1e6), ("flops", 1e9))
 LOSS = rules.softmax_cross_entropy_with_integer_labels
 
 
@@ -114,24 +116,29 @@ MAKERS: dict[str, Callable[[bool], Case]] = {
 }
 
 
-def run(name: str, config: Config) -> Iterator[dict[str, Any]]:
-    """All methods of a set-up."""
+def _as_plain(params: PyTree, x: jax.Array) -> tuple[PyTree, jax.Array, jax.Array]:
+    """The arguments of the peers' network, with labels that do not matter."""
+    return list(params[::2]), x, jnp.zeros(x.shape[0], jnp.int32)
+
+
+def run(name: str, config: Config, found: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """All methods of a set-up, with the peers that are found."""
     tiny, case = MAKERS[name](True), MAKERS[name](config.smoke)
     reference = list(tiny.methods)[-1]
     errors = agreement(name, tiny.methods, tiny.methods[reference], tiny.args)
+    theirs = exploit_peers.peers(case.quantity, found)
+    errors |= exploit_peers.agreement(name, theirs, tiny.methods[OURS], tiny.args, _as_plain)
     programs = {n: built(lambda method=method: method, case.args)[0] for n, method in case.methods.items()}
-    memory = {n: program.memory_analysis() for n, program in programs.items()}
-    runs = {n: p for n, p in programs.items() if memory[n].temp_size_in_bytes <= config.room}
+    runs = {n: p for n, p in programs.items() if p.memory_analysis().temp_size_in_bytes <= config.room}
     _check(name, runs, case.args)
-    times = timed(runs, case.args, config.repeats, OURS)
-    for method in case.methods:
+    eager = exploit_peers.built(name, theirs, programs[OURS], case.args, _as_plain)
+    times = timed(runs | eager, case.args, config.repeats, OURS)
+    for method, program in (programs | eager).items():
         yield (
             {"case": name, "title": case.title, "quantity": case.quantity, "method": method}
             | times.get(method, dict.fromkeys(times[OURS]))
             | errors[method]
-            | {"temp_bytes": memory[method].temp_size_in_bytes}
-            | {"output_bytes": memory[method].output_size_in_bytes}
-            | {"flops": matmul_flops(case.methods[method], *case.args)}
+            | exploit_peers.counts(program, case.methods.get(method), case.args)
         )
 
 
@@ -156,9 +163,8 @@ def tables(rows: list[dict[str, Any]]) -> Iterator[Table]:
             if r["time_ms"] is not None:
                 spread = f"({r['time_ratio_low']:.2f}-{r['time_ratio_high']:.2f})"
                 times = (f"{r['time_ms']:.2f} ms", f"{r['time_ratio']:.2f} {spread}")
-            temp = r["temp_bytes"] / max(1, ours["temp_bytes"])
-            flops = (f"{r['flops'] / 1e9:.3g}", f"{r['flops'] / max(1, ours['flops']):.3g}")
-            table.add_row(r["method"], *times, f"{r['temp_bytes'] / 1e6:.3g}", f"{temp:.3g}", *flops)
+            units = [(key, unit) for key, one in UNITS for unit in (one, max(1, ours[key]))]
+            table.add_row(r["method"], *times, *(exploit_peers.shown(r[key], unit) for key, unit in units))
         yield table
 
 
@@ -166,13 +172,15 @@ def main(config: Config) -> None:
     config = Config(config.only, 2, config.room, config.out, True) if config.smoke else config
     names = [name for name in MAKERS if not config.only or name in config.only]
     rows: list[dict[str, Any]] = []
+    found = exploit_peers.load(Console(width=200))
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=len(names))
         for name in names:
             progress.update(task, description=name)
-            rows += run(name, config)
+            rows += run(name, config, found)
             progress.advance(task)
-            result = describe_machine() | {"smoke": config.smoke, "repeats": config.repeats, "rows": rows}
+            result = describe_machine() | exploit_peers.described(found)
+            result |= {"smoke": config.smoke, "repeats": config.repeats, "rows": rows}
             config.out.parent.mkdir(parents=True, exist_ok=True)
             config.out.write_text(json.dumps(result, indent=1) + "\n")
     console = Console(width=None if sys.stdout.isatty() else 140)
