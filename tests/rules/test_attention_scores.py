@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from funcbp import rules
-from funcbp._compat import quick_jit
+from tests import at_once
+from tests.at_once import rules
 from tests.support import assert_trees_close
 
 RULES = {"plain": rules.dot_product_attention, "blocked": functools.partial(rules.blocked_attention, block=2)}
@@ -20,18 +20,18 @@ def arrays(queries=5, keys=5, heads=4, groups=2, channels=3, batch=2, dtype="flo
         (batch, keys, groups, channels),
         (batch, keys, groups, channels),
     )
-    each = zip(jax.random.split(jax.random.key(0), 3), shapes, strict=True)
-    return tuple(jax.random.normal(k, shape, dtype) for k, shape in each)
+    rng = np.random.default_rng(0)
+    return tuple(jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes)
 
 
 def pulled(function, *args):
     """Value and cotangents of all arguments."""
 
     def both(*args):
-        out, pull = jax.vjp(function, *args)
+        out, pull = at_once.vjp(function, *args)
         return out, pull(jnp.cos(out))
 
-    return quick_jit(both)(*args)
+    return at_once.at_once(both)(*args)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=list(RULES))
@@ -42,7 +42,7 @@ def pulled(function, *args):
 )
 def test_value_and_gradient_are_those_of_jax_nn(rule, options):
     args = arrays()
-    bias = jax.random.normal(jax.random.key(1), (1, 4, 5, 5))
+    bias = np.random.default_rng(1).standard_normal((1, 4, 5, 5)).astype("float32")
     mask = jnp.ones((2, 1, 1, 5), bool).at[1, :, :, 3:].set(False)
 
     def masked(attention):
@@ -96,13 +96,13 @@ def test_any_number_of_keys_fits_any_block(queries, keys, block):
 )
 def test_a_bias_is_broadcast_and_its_cotangent_summed(axes, name):
     args = arrays(5, 7)
-    bias = jax.random.normal(jax.random.key(1), axes)
-    g = jax.random.normal(jax.random.key(2), args[0].shape)
+    bias = np.random.default_rng(1).standard_normal(axes).astype("float32")
+    g = np.random.default_rng(2).standard_normal(args[0].shape).astype("float32")
 
     def bias_ct(rule, bias, **options):
-        return quick_jit(lambda b: jax.vjp(lambda b: rule(*args, b, **options), b)[1](g)[0])(bias)
+        return at_once.vjp(lambda b: rule(*args, b, **options), bias)[1](g)[0]
 
-    full = bias_ct(rules.dot_product_attention, jnp.broadcast_to(bias, (2, 4, 5, 7)))
+    full = bias_ct(rules.dot_product_attention, np.broadcast_to(bias, (2, 4, 5, 7)))
     summed = full.sum(tuple(i for i, n in enumerate(axes) if n == 1), keepdims=True)
     for rule, options in ((rules.dot_product_attention, {}), (rules.blocked_attention, {"block": 3})):
         found = bias_ct(rule, bias, **options)
@@ -124,16 +124,15 @@ def test_dropout_depends_on_the_seed_alone():
 def test_dropout_keeps_the_mean():
     query, key, _ = arrays(keys=400, batch=8)
     ones = jnp.ones((8, 400, 2, 3))
-    out = quick_jit(functools.partial(rules.dot_product_attention, dropout_rate=0.3, scale=0.0))(
-        query, key, ones, seed=jnp.int32(0)
-    )
+    attention = functools.partial(rules.dot_product_attention, dropout_rate=0.3, scale=0.0)
+    out = attention(query, key, ones, seed=jnp.int32(0))
     # Each is a mean of 400 weights 0 or 1 / 0.7: its standard deviation is √(0.3 / 0.7 / 400) = 0.033.
     assert float(out.mean()) == pytest.approx(1, abs=4 * 0.033 / np.sqrt(8 * 5 * 4))
     assert float(out[..., 0].std()) == pytest.approx(0.033, rel=0.25)
 
 
 def gradient(rule, **options):
-    return jax.jit(jax.grad(lambda a: rule(*a, is_causal=True, **options).sum()))
+    return jax.jit(at_once.grad(lambda a: rule(*a, is_causal=True, **options).sum()))
 
 
 def test_the_blocked_form_never_holds_queries_times_keys():
