@@ -9,12 +9,12 @@ from jax import numpy as jnp
 
 import funcbp
 from funcbp import layers, rules, training
-from tests.support import assert_trees_equal, running_norm
+from tests.support import assert_trees_equal, drawn, running_norm
 
 KEY = jax.random.key(0)
 LOSS = rules.softmax_cross_entropy_with_integer_labels
-IDS = jax.random.randint(KEY, (4, 3), 0, 7)
-WEIGHTS = jnp.array([[1.0, 0.0, 2.0]] * 4)
+IDS = np.random.default_rng(0).integers(0, 7, (4, 3), "int32")
+WEIGHTS = np.array([[1.0, 0.0, 2.0]] * 4)
 
 
 def language_model():
@@ -36,9 +36,12 @@ def two_stacks():
     return layers.chain(embed=embed, blocks=layers.repeat(block, 3), out=layers.dense(7))
 
 
+def started(network, dtype):
+    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a), dtype), drawn(network, IDS))
+
+
 def after(make, network, optimizer, dtype, steps=3, **options):
-    params, state = network.init(KEY, IDS)
-    params, state = jax.tree.map(lambda a: a.astype(dtype), (params, state))
+    params, state = started(network, dtype)
     opt_state = optimizer.init(params)
     step = make(network, LOSS, optimizer, donate=False, **options)
     for i in range(steps):
@@ -74,7 +77,7 @@ def test_it_is_the_same_step(name, x64):
     options = {"reduction": "sum"} if name == "sgd" else {"frozen": ("blocks.0.b", "out.w")}
     found, expected = both(two_stacks(), OPTIMIZERS[name], "float64", **options)
     assert_close(found, expected, 1e-12)
-    start = jax.tree.map(lambda a: a.astype("float64"), two_stacks().init(KEY, IDS)[0])
+    start, _ = started(two_stacks(), "float64")
     assert not np.array_equal(found.params["blocks"][0]["w"], start["blocks"][0]["w"])
     if "frozen" in options:
         assert_trees_equal(found.params["blocks"][0]["b"], start["blocks"][0]["b"])
@@ -97,7 +100,7 @@ def test_gradients_of_a_stack_are_never_held_at_once():
     body = layers.chain(layers.dense(width), layers.activation("gelu"), layers.dense(width))
     network = layers.repeat(layers.residual(body), depth)
     x = jnp.ones((1, width))
-    params, state = network.init(KEY, x)
+    params, state = drawn(network, x)
 
     def temp(make, optimizer):
         step = make(network, rules.l2_loss, optimizer, donate=True)
@@ -118,7 +121,7 @@ def test_gradients_of_a_stack_are_never_held_at_once():
 def test_buffers_are_given_unless_asked_not_to():
     network, optimizer = layers.repeat(layers.dense(2), 2), optax.sgd(0.1)
     for options, gone in (({}, True), ({"donate": False}, False)):
-        params, state = network.init(KEY, jnp.eye(2))
+        params, state = drawn(network, jnp.eye(2))
         step = training.make_in_sweep_step(network, rules.l2_loss, optimizer, **options)
         step(params, state, optimizer.init(params), jnp.eye(2), jnp.eye(2))
         assert params["w"].is_deleted() == gone
@@ -152,7 +155,7 @@ def test_optimizers_that_need_more_than_one_gradient_are_refused(optimizer, mess
 def test_optimizers_that_take_a_stack_as_a_whole_are_refused_for_stacks_only(optimizer):
     x = jnp.eye(2)
     network = layers.repeat(layers.dense(2), 2)
-    params, state = network.init(KEY, x)
+    params, state = drawn(network, x)
     step = training.make_in_sweep_step(network, rules.l2_loss, optimizer)
     with pytest.raises(ValueError, match=r"`b` is a stack of the blocks .* does not treat it block by block"):
         step(params, state, optimizer.init(params), x, x)
@@ -160,7 +163,7 @@ def test_optimizers_that_take_a_stack_as_a_whole_are_refused_for_stacks_only(opt
     flat = layers.chain(layers.dense(2))
     results = []
     for make in (training.make_in_sweep_step, training.make_step):
-        params, state = flat.init(KEY, x)
+        params, state = drawn(flat, x)
         results.append(
             make(flat, rules.l2_loss, optimizer, donate=False)(params, state, optimizer.init(params), x, x)
         )
@@ -174,7 +177,7 @@ def test_refusals():
         training.make_in_sweep_step(network, rules.l2_loss, sgd, microbatches=2)
     with pytest.raises(TypeError, match=r"`optimizer` must be of optax"):
         training.make_in_sweep_step(network, rules.l2_loss, 0.1)
-    params, state = network.init(KEY, jnp.eye(2))
+    params, state = drawn(network, jnp.eye(2))
     step = training.make_in_sweep_step(network, rules.l2_loss, optax.adam(1e-3))
     with pytest.raises(ValueError, match=r"not .* as optimizer.init\(params\) or the last step gave it"):
         step(params, state, sgd.init(params), jnp.eye(2), jnp.eye(2))
@@ -185,7 +188,7 @@ def test_refusals():
 
 def test_what_replaces_in_place_must_fit():
     network = layers.repeat(layers.dense(2), 2)
-    params, _ = network.init(KEY, jnp.eye(2))
+    params, _ = drawn(network, jnp.eye(2))
     aux = jax.tree.map(lambda a: layers.InPlace((a,)), params)
     for returned in (None, layers.InPlace((jnp.zeros(3),))):
         sweep = funcbp.backprop(network, rules.l2_loss, visit=lambda *_, r=returned: r)
