@@ -8,6 +8,7 @@ import numpy as np
 
 from funcbp.verify._diagnosis import Diagnosis, diagnose
 from funcbp.verify._problem import Compared, Kind, Probe, Problem, Typing
+from tests.at_once import at_once
 
 F64 = Typing("float64", True)
 
@@ -33,13 +34,13 @@ def compared_of(problem: Problem, arguments: Sequence[tuple[Any, ...]]) -> list[
     with jax.enable_x64(True):
         for args in arguments:
             values = tuple(np.asarray(x) for x in jax.tree.leaves(args))
-            typed = problem.typed(values, F64)
-            out = problem.reference(*typed)
+            typed = problem.cast(values, F64)
+            out = at_once(problem.reference)(*typed)
             cotangent = jax.tree.map(lambda o: _drawn(rng, o), out)
             if problem.kind == "gradient":
                 cotangent = jax.tree.map(lambda o: np.ones(np.shape(o)), out)
-            truth = tuple(map(np.asarray, problem.pull(typed, cotangent)[1]))
-            mine = tuple(np.asarray(m) for m in problem.candidate(typed, cotangent)[1])
+            truth = tuple(map(np.asarray, at_once(problem.pull)(typed, cotangent)[1]))
+            mine = tuple(np.asarray(m) for m in at_once(problem.candidate)(typed, cotangent)[1])
             bound = tuple(1e-12 * np.abs(t).max(initial=0.0) + 1e-14 + np.zeros(t.shape) for t in truth)
             found.append(Compared(Probe("test", values, cotangent), truth, bound, mine))
     return found
