@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from funcbp._compat import quick_jit
 from funcbp._derive._check import draw
 
 from .cases import CASES
 from .goldens import FOLDER, derivation, golden
+from .numerics import evaluated
 
 # Together they have every operation; the code of all others is compared with the golden one, as text.
 EVERY_OPERATION = [
@@ -77,7 +77,7 @@ def test_derivation_agrees_with_jax(name: str, x64) -> None:
     values = draw(d, np.random.default_rng(3), varied=True)
     assert values is not None
     positions = tuple(d.names.index(n) for n in d.wrt)
-    value, gradients = quick_jit(jax.value_and_grad(case.function, positions))(*values.values())
+    value, gradients = evaluated(jax.value_and_grad(case.function, positions), *values.values())
     found_value, found = d.quick(*values.values())
     np.testing.assert_allclose(found_value, value, rtol=1e-12, atol=1e-12)
     scale = max(np.abs(g).max() for g in gradients)
