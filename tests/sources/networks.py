@@ -4,7 +4,6 @@ Layers are named as in the text: `w01` takes q₀ to p₁, `sigma1` takes p₁ t
 text's W₀₁ is `params["w01"]["w"].T` and its column x₀ is `x.T`.
 """
 
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from funcbp import Sweep, backprop, catalogue, layers, rules
+from tests.at_once import at_once
 
 PyTree = Any
 Sigma = str | tuple[str, ...]
@@ -121,16 +121,11 @@ def run(
     return backprop(network, loss, collect=COLLECT, **options)(params, x, y)
 
 
-def compiled(
+def computed(
     network: layers.Layer, params: PyTree, x: Any, y: Any, loss: Any = rules.l2_loss, **options: Any
 ) -> Sweep:
-    """`run` under jit: the faster way for all but the smallest networks."""
-    return _compiled(network, loss, tuple(options.items()))(params, x, y)
-
-
-@functools.cache
-def _compiled(network: layers.Layer, loss: Any, options: tuple[tuple[str, Any], ...]) -> Callable[..., Sweep]:
-    return jax.jit(backprop(network, loss, collect=COLLECT, **dict(options)))
+    """`run`, computed by NumPy: the faster way for all but the smallest networks."""
+    return at_once(backprop(network, loss, collect=COLLECT, **options))(params, x, y)
 
 
 def from_output(sweep: Sweep) -> list[jax.Array]:

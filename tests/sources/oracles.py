@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from tests.at_once import grad
+
 PyTree = Any
 EPS = float(np.finfo(np.float64).eps)
 
@@ -37,7 +39,7 @@ def assert_gradient(
     third derivative of a few hundred times the first, and 16 ε^⅔ f for the second.
     """
     params = jax.tree.map(lambda w: np.asarray(w, np.float64), params)
-    assert_close(jax.jit(jax.grad(value))(params), expected, terms=terms)
+    assert_close(grad(value)(params), expected, terms=terms)
     rounding = 16 * EPS ** (2 / 3) * abs(float(value(params)))
     _compare(central_differences(value, params), expected, 1e-8, rounding)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from .networks import SIGMA, compiled, nonlinear_chain, sigma, slope, with_sigmas
+from .networks import SIGMA, computed, nonlinear_chain, sigma, slope, with_sigmas
 from .oracles import assert_close, assert_differs, assert_gradient, odot
 
 RNG = np.random.default_rng(7)
@@ -127,7 +127,7 @@ def test_every_partial_product_is_a_cotangent_of_the_sweep() -> None:
     """y, y⊙σ₂′, Aᵀ[·], ·⊙σ₁′, ·xᵀ: ∂C/∂ of q₂, p₂, q₁, p₁ and B, in the library's sweep of that network."""
     network = nonlinear_chain(("identity", S1, S2), (N, M, K))
     cost = (lambda z, y: jnp.sum(z * y, axis=-1), lambda z, y: y)
-    found = compiled(network, with_sigmas({"w01": {"w": B.T}, "w12": {"w": A.T}}), x.T, y.T, cost)
+    found = computed(network, with_sigmas({"w01": {"w": B.T}, "w12": {"w": A.T}}), x.T, y.T, cost)
     products = [y, odot(y, SLOPE2)]
     products.append(A.T @ products[-1])
     products.append(odot(products[-1], SLOPE1))

@@ -9,7 +9,7 @@ from jax import numpy as jnp
 
 from funcbp import Sweep, predict
 
-from .networks import compiled, forward, from_output, half_squares, linear_chain, random_weights, run
+from .networks import computed, forward, from_output, half_squares, linear_chain, random_weights, run
 from .oracles import assert_close, assert_differs, assert_gradient
 
 RNG = np.random.default_rng(4)
@@ -23,7 +23,7 @@ X1, X2, X3 = W01 @ X0, W12 @ W01 @ X0, W23 @ W12 @ W01 @ X0
 
 @functools.cache
 def sweep() -> Sweep:
-    return compiled(NETWORK, WEIGHTS, X0.T, Y.T)
+    return computed(NETWORK, WEIGHTS, X0.T, Y.T)
 
 
 def gradient(name: str) -> np.ndarray:
@@ -64,10 +64,10 @@ def test_dimensions() -> None:
         W01 @ W12
     swapped = WEIGHTS | {"w12": WEIGHTS["w23"]}
     with pytest.raises(ValueError, match=r"(?s)has shape \(5, 2\), this layer's is .any, 5.*in layer `w12`"):
-        compiled(NETWORK, swapped, X0.T, Y.T)
+        computed(NETWORK, swapped, X0.T, Y.T)
     cut = WEIGHTS | {"w12": jax.tree.map(lambda w: w[:2], WEIGHTS["w12"])}
     with pytest.raises(ValueError, match=r"(?s)expected.*in = 3.*in layer `w12` of a chain of 3"):
-        compiled(NETWORK, cut, X0.T, Y.T)
+        computed(NETWORK, cut, X0.T, Y.T)
 
 
 @pytest.mark.formula("S2-130", "S2-131", "S2-132", "S2-174", "S2-269")
@@ -166,7 +166,7 @@ def test_a_delta_is_a_vector_for_each_example(rng: np.random.Generator) -> None:
     """dim Δ_k = (n_{3-k}, 1); the "matrices" of the text they are only for N examples, (n_{3-k}, N)."""
     for k, delta in enumerate(from_output(sweep())):
         assert delta.T.shape == (WIDTHS[3 - k], 1)
-    batch = compiled(NETWORK, WEIGHTS, rng.normal(size=(3, 4)), rng.normal(size=(3, 2)))
+    batch = computed(NETWORK, WEIGHTS, rng.normal(size=(3, 4)), rng.normal(size=(3, 2)))
     for k, delta in enumerate(from_output(batch)):
         assert delta.T.shape == (WIDTHS[3 - k], 3)
 
@@ -193,7 +193,7 @@ def test_one_node_a_layer_is_the_scalar_chain() -> None:
     """n_i = 1: ∂C/∂w₀₁ = (x₃-y)w₂₃w₁₂x₀ and so on, section I."""
     a, b, c, x, y = 0.7, -1.3, 0.9, 1.1, 0.4
     weights = {name: {"w": np.array([[w]])} for name, w in (("w01", a), ("w12", b), ("w23", c))}
-    narrow = compiled(linear_chain((1,) * 4), weights, np.array([[x]]), np.array([[y]]))
+    narrow = computed(linear_chain((1,) * 4), weights, np.array([[x]]), np.array([[y]]))
     r = c * b * a * x - y
     expected = {"w01": r * c * b * x, "w12": r * c * a * x, "w23": r * b * a * x}
     assert_close(narrow.grads, {name: {"w": np.array([[g]])} for name, g in expected.items()})
@@ -202,7 +202,7 @@ def test_one_node_a_layer_is_the_scalar_chain() -> None:
 @pytest.mark.formula("S2-124", "C-31")
 def test_collapse_to_one_matrix() -> None:
     """W_c = W₂₃W₁₂W₀₁ is the same function; dC/dW_c = (x₃-y)x₀ᵀ, dC/dW₁₂ = W₂₃ᵀ(dC/dW_c)W₀₁ᵀ, …"""
-    collapsed = compiled(linear_chain((4, 2)), {"w01": {"w": (W23 @ W12 @ W01).T}}, X0.T, Y.T)
+    collapsed = computed(linear_chain((4, 2)), {"w01": {"w": (W23 @ W12 @ W01).T}}, X0.T, Y.T)
     of_the_whole = np.asarray(collapsed.grads["w01"]["w"]).T
     assert_close(collapsed.value, sweep().value)
     assert_close(of_the_whole, (X3 - Y) @ X0.T)

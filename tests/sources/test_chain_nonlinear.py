@@ -13,7 +13,7 @@ from funcbp import Sweep, layers, predict, rules
 
 from .networks import (
     SIGMA,
-    compiled,
+    computed,
     forward,
     from_output,
     half_squares,
@@ -36,7 +36,7 @@ X0, Y = RNG.normal(size=(4, 1)), RNG.normal(size=(2, 1))
 
 @functools.cache
 def sweep(sigmas: tuple[str, ...] = SIGMAS) -> Sweep:
-    return compiled(nonlinear_chain(sigmas, WIDTHS), with_sigmas(WEIGHTS), X0.T, Y.T)
+    return computed(nonlinear_chain(sigmas, WIDTHS), with_sigmas(WEIGHTS), X0.T, Y.T)
 
 
 @functools.cache
@@ -115,7 +115,7 @@ def test_any_depth_with_bias_and_batch(depth: int, loss: str) -> None:
     y = rng.normal(size=(n, widths[-1])) if loss == "squares" else rng.dirichlet(np.ones(widths[-1]), n)
     rule = rules.l2_loss if loss == "squares" else rules.softmax_cross_entropy
     network = nonlinear_chain(sigmas, widths, bias=True)
-    found = compiled(network, with_sigmas(weights), x, y, rule)
+    found = computed(network, with_sigmas(weights), x, y, rule)
 
     P, Q = [x.T], [np.asarray(sigma(sigmas[0], x.T))]
     for i in range(depth):
@@ -148,8 +148,8 @@ def test_any_depth_with_bias_and_batch(depth: int, loss: str) -> None:
 def test_a_bias_is_the_weight_of_a_constant_node() -> None:
     """p = Wq + b = [W b][q; 1]: δC/δb is the last column of that matrix's gradient."""
     x, y, w, b = X0.T, Y.T, RNG.normal(size=(4, 2)), RNG.normal(size=2)
-    with_bias = compiled(layers.dense(2), {"w": w, "b": b}, x, y)
-    joined = compiled(layers.dense(2, bias=False), {"w": np.vstack([w, b])}, np.hstack([x, [[1.0]]]), y)
+    with_bias = computed(layers.dense(2), {"w": w, "b": b}, x, y)
+    joined = computed(layers.dense(2, bias=False), {"w": np.vstack([w, b])}, np.hstack([x, [[1.0]]]), y)
     assert_close(np.vstack([with_bias.grads["w"], with_bias.grads["b"]]), joined.grads["w"])
 
 
@@ -157,7 +157,7 @@ def test_a_bias_is_the_weight_of_a_constant_node() -> None:
 def test_a_different_activation_at_every_node() -> None:
     """σ_i may differ from node to node, not only from layer to layer: Δ⊙σ′ takes each node's own."""
     sigmas = ("identity", ("tanh", "sin", "square"), "identity", ("softplus", "silu"))
-    found = compiled(nonlinear_chain(sigmas, WIDTHS), with_sigmas(WEIGHTS), X0.T, Y.T)
+    found = computed(nonlinear_chain(sigmas, WIDTHS), with_sigmas(WEIGHTS), X0.T, Y.T)
     grads = {name: found.grads[name] for name in WEIGHTS}
     assert_gradient(lambda w: half_squares(forward(sigmas, w, X0.T), Y.T), WEIGHTS, grads)
     p1, p3 = (np.asarray(found.activations[name]) for name in ("w01", "w23"))
@@ -176,8 +176,8 @@ def test_identity_activations_give_section_three(widths: tuple[int, ...], rng: n
         rng.normal(size=(1, widths[0])),
         rng.normal(size=(1, widths[-1])),
     )
-    with_identity = compiled(nonlinear_chain(("identity",) * 4, widths), with_sigmas(weights), x, y)
-    plain = compiled(linear_chain(widths), weights, x, y)
+    with_identity = computed(nonlinear_chain(("identity",) * 4, widths), with_sigmas(weights), x, y)
+    plain = computed(linear_chain(widths), weights, x, y)
     assert_close({name: with_identity.grads[name] for name in weights}, plain.grads)
     assert_close(from_output(with_identity), from_output(plain))
     if widths == (1,) * 4:
@@ -189,7 +189,7 @@ def test_identity_activations_give_section_three(widths: tuple[int, ...], rng: n
 def test_one_node_a_layer_gives_section_two(rng: np.random.Generator) -> None:
     """n_i = 1: IV is II, ∂C/∂w₀₁ = (q₃-y)σ₃′w₂₃σ₂′w₁₂σ₁′q₀."""
     weights, x, y = random_weights(rng, (1,) * 4), np.array([[0.7]]), np.array([[0.2]])
-    found = compiled(nonlinear_chain(SIGMAS, (1,) * 4), with_sigmas(weights), x, y)
+    found = computed(nonlinear_chain(SIGMAS, (1,) * 4), with_sigmas(weights), x, y)
     s3, s2, s1 = (slope(SIGMAS[i], found.activations[f"w{i - 1}{i}"]) for i in (3, 2, 1))
     q0, q3 = found.activations["sigma0"], found.activations["sigma3"]
     w12, w23 = weights["w12"]["w"], weights["w23"]["w"]
@@ -224,7 +224,7 @@ def test_w_ij_maps_q_i_to_p_j() -> None:
                 rules.dense.primal(vector[k].T, weight.T)
     crossed = with_sigmas(WEIGHTS) | {"w01": WEIGHTS["w12"], "w12": WEIGHTS["w01"]}
     with pytest.raises(ValueError, match=r"(?s)dense: .*in layer `w01` of a chain of 7"):
-        compiled(nonlinear_chain(SIGMAS, WIDTHS), crossed, X0.T, Y.T)
+        computed(nonlinear_chain(SIGMAS, WIDTHS), crossed, X0.T, Y.T)
 
 
 @pytest.mark.formula("S2-240")
@@ -261,7 +261,7 @@ def test_one_logistic_layer() -> None:
     """L = 1, N = 1: Δ₀q₀ᵀ = (S - S²)(s - y)xᵀ."""
     network = nonlinear_chain(("identity", "sigmoid"), (4, 3))
     y = RNG.normal(size=(3, 1))
-    found = compiled(network, with_sigmas({"w01": WEIGHTS["w01"]}), X0.T, y.T)
+    found = computed(network, with_sigmas({"w01": WEIGHTS["w01"]}), X0.T, y.T)
     s = np.asarray(found.activations["sigma1"]).T
     S = np.diag(s[:, 0])
     assert_close(np.asarray(found.grads["w01"]["w"]).T, (S - S @ S) @ (s - y) @ X0.T)

@@ -11,7 +11,7 @@ from jax import numpy as jnp
 
 from funcbp import backprop, layers, predict, rules
 
-from .networks import compiled, forward, half_squares, nonlinear_chain, random_weights, slope, with_sigmas
+from .networks import computed, forward, half_squares, nonlinear_chain, random_weights, slope, with_sigmas
 from .oracles import assert_close, assert_differs, assert_gradient
 
 RNG = np.random.default_rng(2)
@@ -62,7 +62,7 @@ def test_half_squared_error_of_one_example() -> None:
 @pytest.mark.formula("S2-011", "S2-013", "S2-014", "S2-126", "S2-127")
 def test_cost_of_a_data_set_is_the_mean_over_n_examples() -> None:
     """C[w] = 1/n Σᵢ₌₁ⁿ ½(ŷ_i - y_i)², summed over outputs; printed with i = 0…n, which is n + 1 terms."""
-    n, sweep = len(X), compiled(NETWORK, with_sigmas(WEIGHTS), X, Y)
+    n, sweep = len(X), computed(NETWORK, with_sigmas(WEIGHTS), X, Y)
     terms = [
         sum((out - y) ** 2 for out, y in zip(*row, strict=True)) / 2
         for row in zip(prediction(), Y, strict=True)
@@ -78,8 +78,8 @@ def test_cost_of_a_data_set_is_the_mean_over_n_examples() -> None:
 def test_gradient_of_a_batch_is_the_mean_of_the_gradients_of_its_examples() -> None:
     """∇C = 1/n Σᵢ ∇C_i, and the mean of the gradients of equal mini-batches."""
     params = with_sigmas(WEIGHTS)
-    whole = compiled(NETWORK, params, X, Y).grads
-    each = [compiled(NETWORK, params, X[i : i + 1], Y[i : i + 1]).grads for i in range(3)]
+    whole = computed(NETWORK, params, X, Y).grads
+    each = [computed(NETWORK, params, X[i : i + 1], Y[i : i + 1]).grads for i in range(3)]
     assert_close(jax.tree.map(lambda *g: sum(g) / 3, *each), whole)
     assert_close(jax.jit(backprop(NETWORK, rules.l2_loss, microbatches=3))(params, X, Y).grads, whole)
 
@@ -97,7 +97,7 @@ def test_gradient_of_a_batch_is_the_mean_of_the_gradients_of_its_examples() -> N
 def test_prefactors(rule: object, reduction: str, factor: Callable[[int], float]) -> None:
     """Cost with 1/2n, 1/n, ½ or nothing before Σ(ŷ - y)²: gradient with 1/n, 2/n, 1 or 2 before Xᵀ(ŷ - y)."""
     n, w = 3, {"w": WEIGHTS["w01"]["w"][:, :2]}
-    sweep = compiled(layers.dense(2, bias=False), w, X, Y, rule, reduction=reduction)
+    sweep = computed(layers.dense(2, bias=False), w, X, Y, rule, reduction=reduction)
     residual = X @ w["w"] - Y
     assert_close(sweep.value, factor(n) / 2 * np.sum(residual**2))
     assert_close(sweep.grads, {"w": factor(n) * X.T @ residual})
@@ -109,7 +109,7 @@ def test_cost_as_a_product_of_vectors() -> None:
     q, y = prediction()[:1].T, Y[:1].T
     row = (q - y).T
     assert row.shape == (1, 2)
-    sweep = compiled(NETWORK, with_sigmas(WEIGHTS), X[:1], Y[:1])
+    sweep = computed(NETWORK, with_sigmas(WEIGHTS), X[:1], Y[:1])
     assert_close(sweep.value, (row @ (q - y) / 2)[0, 0])
     assert_close(sweep.value, np.sum((q - y) ** 2) / 2)
     with pytest.raises(ValueError, match="matmul"):
@@ -121,7 +121,7 @@ def test_expanded_square() -> None:
     """½[x₃ᵀx₃ - x₃ᵀy - yᵀx₃ + yᵀy]; x₃ᵀy = yᵀx₃ = a₁b₁ + … + a_nb_n, hence a factor 2."""
     q, y = prediction()[0], Y[0]
     expanded = (q @ q - q @ y - y @ q + y @ y) / 2
-    assert_close(compiled(NETWORK, with_sigmas(WEIGHTS), X[:1], Y[:1]).value, expanded)
+    assert_close(computed(NETWORK, with_sigmas(WEIGHTS), X[:1], Y[:1]).value, expanded)
     assert_close(q @ y, q[0] * y[0] + q[1] * y[1])
     assert_close(q @ y, y @ q)
     assert_close(expanded, (q @ q - 2 * y @ q + y @ y) / 2)
@@ -134,8 +134,8 @@ DROPPED = (lambda q, y: jnp.sum(q * q / 2 - y * q, axis=-1), lambda q, y: q - y)
 @pytest.mark.formula("S2-135", "S2-138", "S2-140", "S2-216", "S2-242", "S2-243")
 def test_the_dropped_constant() -> None:
     """C′ = ½q₃ᵀq₃ - yᵀq₃ = C - ½yᵀy has the gradients of C; printed C - yᵀy is off by half of it."""
-    whole = compiled(NETWORK, with_sigmas(WEIGHTS), X[:1], Y[:1])
-    dropped = compiled(NETWORK, with_sigmas(WEIGHTS), X[:1], Y[:1], DROPPED)
+    whole = computed(NETWORK, with_sigmas(WEIGHTS), X[:1], Y[:1])
+    dropped = computed(NETWORK, with_sigmas(WEIGHTS), X[:1], Y[:1], DROPPED)
     assert_close(dropped.grads, whole.grads)
     assert_close(dropped.deltas, whole.deltas)
     assert_close(dropped.value, whole.value - Y[0] @ Y[0] / 2)
@@ -146,7 +146,7 @@ def test_the_dropped_constant() -> None:
 def test_the_quadratic_and_the_linear_term() -> None:
     """½x₃ᵀx₃ - yᵀx₃; printed once as ½x₃ᵀy - yᵀx₃, and once with +yᵀq₃ for the linear term."""
     q, y = prediction()[0], Y[0]
-    value = compiled(NETWORK, with_sigmas(WEIGHTS), X[:1], Y[:1], DROPPED).value
+    value = computed(NETWORK, with_sigmas(WEIGHTS), X[:1], Y[:1], DROPPED).value
     assert_close(value, q @ q / 2 - y @ q)
     assert_differs(q @ y / 2 - y @ q, value)
     assert_differs(q @ q / 2 + y @ q, value)
@@ -185,7 +185,7 @@ def test_delta_of_softmax_with_cross_entropy(rng: np.random.Generator, total: fl
     (through_softmax,) = rules.softmax.bwd(jnp.asarray(q)[None], -y / q)
     assert_close(through_softmax, jacobian.T @ (-y / q)[0] * np.ones((1, 1)))
     assert_close(through_softmax, y.sum() * q[None] - y)
-    sweep = compiled(
+    sweep = computed(
         layers.chain(p=layers.dense(4, bias=False)),
         {"p": {"w": np.eye(4)}},
         p,
@@ -201,7 +201,7 @@ def test_delta_of_logistic_with_binary_cross_entropy(rng: np.random.Generator) -
     """δ₀ = ∇_q c ⊙ q(1-q) = q - y: σ′ cancels."""
     p, y = rng.normal(size=(1, 3)), rng.uniform(size=(1, 3))
     q = 1 / (1 + np.exp(-p))
-    sweep = compiled(
+    sweep = computed(
         layers.chain(p=layers.dense(3, bias=False)),
         {"p": {"w": np.eye(3)}},
         p,
@@ -224,7 +224,7 @@ COSTS = {
 def test_a_cost_of_ones_own_changes_the_first_delta_only(name: str) -> None:
     """δ₀ = ∇_q c ⊙ σ_L′(p_L); below that the recurrence is what it was."""
     value, derivative = COSTS[name]
-    n, sweep = len(X), compiled(NETWORK, with_sigmas(WEIGHTS), X, Y, COSTS[name])
+    n, sweep = len(X), computed(NETWORK, with_sigmas(WEIGHTS), X, Y, COSTS[name])
     p1, p2 = (np.asarray(sweep.activations[name]) for name in ("w01", "w12"))
     d0 = np.asarray(derivative(prediction(), Y)) / n * slope("sin", p2)
     d1 = d0 @ WEIGHTS["w12"]["w"].T * slope("tanh", p1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from .networks import compiled, nonlinear_chain, with_sigmas
+from .networks import computed, nonlinear_chain, with_sigmas
 from .oracles import assert_close, central_differences
 
 X, Y = 1.1, 0.4
@@ -25,7 +25,7 @@ def cost(w: np.ndarray) -> np.floating:
 def backpropagated() -> np.ndarray:
     params = {name: {"w": w.reshape(1, 1)} for name, w in zip(("w01", "w12", "w23"), WEIGHTS, strict=True)}
     sigmas = ("identity", "tanh", "sin", "tanh")
-    grads = compiled(
+    grads = computed(
         nonlinear_chain(sigmas, (1,) * 4), with_sigmas(params), np.array([[X]]), np.array([[Y]])
     ).grads
     return np.array([float(grads[name]["w"][0, 0]) for name in params])

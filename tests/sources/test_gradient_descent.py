@@ -14,7 +14,7 @@ from funcbp import layers, predict, rules
 from funcbp.training import make_step
 
 from .networks import (
-    compiled,
+    computed,
     forward,
     half_squares,
     linear_chain,
@@ -44,7 +44,7 @@ def weight(value: float) -> dict[str, Any]:
 
 def slope(w: float) -> float:
     """dC/dw of C = ½(w x - y)², by the library."""
-    return float(compiled(ONE, weight(w), number(X), number(Y)).grads["w01"]["w"][0, 0])
+    return float(computed(ONE, weight(w), number(X), number(Y)).grads["w01"]["w"][0, 0])
 
 
 @functools.cache
@@ -93,7 +93,7 @@ def test_magnitude_times_sign_is_the_slope(w: float) -> None:
 @functools.cache
 def deep_step() -> tuple[Any, Any]:
     """Gradients at WEIGHTS, and the weights after one step of the library with optax.sgd."""
-    grads = compiled(DEEP, WEIGHTS, INPUTS, TARGETS).grads
+    grads = computed(DEEP, WEIGHTS, INPUTS, TARGETS).grads
     step = make_step(DEEP, rules.l2_loss, optax.sgd(ETA))
     return grads, step(WEIGHTS, (), optax.sgd(ETA).init(WEIGHTS), INPUTS, TARGETS)
 
@@ -110,7 +110,7 @@ def test_elements_vectors_and_matrices_are_updated_alike() -> None:
     assert_close(after.params, descend(WEIGHTS, grads))
     one_after_the_other = WEIGHTS
     for name in WEIGHTS:
-        gradient = compiled(DEEP, one_after_the_other, INPUTS, TARGETS).grads[name]
+        gradient = computed(DEEP, one_after_the_other, INPUTS, TARGETS).grads[name]
         one_after_the_other = one_after_the_other | {name: descend(one_after_the_other[name], gradient)}
     assert_differs(one_after_the_other, after.params)
 
@@ -119,12 +119,12 @@ def test_elements_vectors_and_matrices_are_updated_alike() -> None:
 def test_the_derivative_is_taken_before_the_step() -> None:
     """W^(t+1) = W^(t) - η ∂C/∂W^(t). Printed with ∂W^(t+1), it is the implicit step, another rule."""
     network, w = linear_chain((3, 2)), {"w01": {"w": WEIGHTS["w01"]["w"]}}
-    explicit = descend(w, compiled(network, w, INPUTS, TARGETS).grads)
+    explicit = descend(w, computed(network, w, INPUTS, TARGETS).grads)
     n = len(INPUTS)
     curvature = np.eye(3) + ETA / n * INPUTS.T @ INPUTS
     solved = np.linalg.solve(curvature, w["w01"]["w"] + ETA / n * INPUTS.T @ TARGETS)
     implicit = {"w01": {"w": solved}}
-    assert_close(implicit, descend(w, compiled(network, implicit, INPUTS, TARGETS).grads))
+    assert_close(implicit, descend(w, computed(network, implicit, INPUTS, TARGETS).grads))
     assert_differs(implicit, explicit)
 
 
@@ -135,10 +135,10 @@ def test_a_cost_linear_in_the_weights_falls_for_ever() -> None:
     x, y, params = INPUTS[:1], TARGETS[:1], {"w01": {"w": WEIGHTS["w01"]["w"]}}
     lowered_by = ETA * np.sum(x**2) * np.sum(y**2)
     for _ in range(3):
-        sweep = compiled(network, params, x, y, linear)
+        sweep = computed(network, params, x, y, linear)
         after = descend(params, sweep.grads)
         assert_close(after["w01"]["w"].T, params["w01"]["w"].T - ETA * y.T @ x)
-        assert_close(sweep.value - compiled(network, after, x, y, linear).value, lowered_by)
+        assert_close(sweep.value - computed(network, after, x, y, linear).value, lowered_by)
         params = after
 
 
@@ -147,14 +147,14 @@ def test_linear_regression_converges_to_the_normal_equations() -> None:
     """XᵀXW = XᵀY makes 1/n Xᵀ(XW - Y) zero; descent gets there for η < 2/λ_max(XᵀX/n), and away above."""
     network, n = linear_chain((3, 2)), len(INPUTS)
     best = np.linalg.solve(INPUTS.T @ INPUTS, INPUTS.T @ TARGETS)
-    at_best = compiled(network, {"w01": {"w": best}}, INPUTS, TARGETS)
+    at_best = computed(network, {"w01": {"w": best}}, INPUTS, TARGETS)
     assert np.max(np.abs(at_best.grads["w01"]["w"])) < 64 * EPS * np.max(np.abs(INPUTS.T @ TARGETS))
     largest = np.linalg.eigvalsh(INPUTS.T @ INPUTS / n).max()
     start = {"w01": {"w": np.zeros((3, 2))}}
 
     @jax.jit
     def step(w: Any, eta: float) -> tuple[Any, jax.Array]:
-        sweep = compiled(network, w, INPUTS, TARGETS)
+        sweep = computed(network, w, INPUTS, TARGETS)
         return descend(w, sweep.grads, eta), sweep.value
 
     for eta, direction in ((1.9 / largest, -1), (2.1 / largest, 1)):
@@ -202,7 +202,7 @@ def test_tweaks_to_gradient_descent(name: str) -> None:
     theirs, opt_state = WEIGHTS, OPTIMIZERS[name].init(jax.tree.map(jnp.asarray, WEIGHTS))
     ours, memory = WEIGHTS, {layer: {} for layer in WEIGHTS}
     for t in (1, 2, 3):
-        grads = compiled(DEEP, ours, INPUTS, TARGETS).grads
+        grads = computed(DEEP, ours, INPUTS, TARGETS).grads
         ours = {
             layer: {"w": hand_written(name, np.asarray(grads[layer]["w"]), w["w"], memory[layer], t)}
             for layer, w in ours.items()
@@ -246,9 +246,9 @@ def test_training_from_scratch() -> None:
 def test_zero_weights_never_move_but_in_a_single_layer(sigmas: tuple[str, ...]) -> None:
     """W = 0 with two layers or more and σ(0) = 0: every gradient is 0; one layer learns from zero."""
     zeros = jax.tree.map(np.zeros_like, WEIGHTS)
-    deep = compiled(nonlinear_chain(sigmas, WIDTHS), with_sigmas(zeros), INPUTS, TARGETS)
+    deep = computed(nonlinear_chain(sigmas, WIDTHS), with_sigmas(zeros), INPUTS, TARGETS)
     assert all(np.all(np.asarray(g) == 0) for g in jax.tree.leaves(deep.grads))
-    single = compiled(linear_chain((3, 2)), {"w01": {"w": np.zeros((3, 2))}}, INPUTS, TARGETS)
+    single = computed(linear_chain((3, 2)), {"w01": {"w": np.zeros((3, 2))}}, INPUTS, TARGETS)
     assert_close(single.grads["w01"]["w"], -INPUTS.T @ TARGETS / len(INPUTS))
 
 
@@ -258,7 +258,7 @@ def test_equal_hidden_nodes_stay_equal() -> None:
     params = with_sigmas({"w01": {"w": np.full((3, 2), 0.4)}, "w12": {"w": np.array([[0.3, -0.2]] * 2)}})
     network = nonlinear_chain(("identity", "tanh", "identity"), (3, 2, 2))
     for _ in range(3):
-        params = descend(params, compiled(network, params, INPUTS, TARGETS).grads)
+        params = descend(params, computed(network, params, INPUTS, TARGETS).grads)
         w01, w12 = (np.asarray(params[name]["w"]) for name in ("w01", "w12"))
         assert np.all(w01[:, 0] == w01[:, 1])
         assert np.all(w12[0] == w12[1])

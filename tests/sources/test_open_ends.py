@@ -11,7 +11,7 @@ from jax import numpy as jnp
 from funcbp import backprop, factors, layers, rules
 
 from .networks import (
-    compiled,
+    computed,
     forward,
     half_squares,
     linear_chain,
@@ -81,7 +81,7 @@ def test_kronecker_products_are_applied_without_being_formed(rng: np.random.Gene
 @pytest.mark.formula("C-23")
 def test_jacobian_of_the_network_as_a_product() -> None:
     """∂vec(Q_L)/∂vec(W₀₁)ᵀ = Diag(σ₂′)(I⊗W₁₂)Diag(σ₁′)(Qᵀ⊗I), one column an example."""
-    n, found = len(X), compiled(NETWORK, with_sigmas(WEIGHTS), X, Y)
+    n, found = len(X), computed(NETWORK, with_sigmas(WEIGHTS), X, Y)
     W01, W12 = (layer["w"].T for layer in WEIGHTS.values())
     s1, s2 = (np.diag(stacked(slope(SIGMAS[i], found.activations[f"w{i - 1}{i}"]).T)) for i in (1, 2))
     below = s2 @ np.kron(np.eye(n), W12) @ s1
@@ -136,7 +136,7 @@ def test_total_derivative() -> None:
 
 def gradient() -> np.ndarray:
     """∇C of the sweep, flat, W₀₁ first."""
-    grads = compiled(NETWORK, with_sigmas(WEIGHTS), X, Y).grads
+    grads = computed(NETWORK, with_sigmas(WEIGHTS), X, Y).grads
     return np.concatenate([np.ravel(grads[name]["w"]) for name in WEIGHTS])
 
 
@@ -184,7 +184,7 @@ def aligned(features: int, feedback: np.ndarray) -> layers.Layer:
 @pytest.mark.formula("C-40")
 def test_feedback_alignment(rng: np.random.Generator) -> None:
     """Δ_{k+1} = B_kΔ_k⊙σ′ with a fixed random B: no gradient unless B = Wᵀ; the last layer's always is."""
-    exact = compiled(NETWORK, with_sigmas(WEIGHTS), X, Y).grads
+    exact = computed(NETWORK, with_sigmas(WEIGHTS), X, Y).grads
     for feedback, first in ((rng.normal(size=(2, 2)), assert_differs), (WEIGHTS["w12"]["w"].T, assert_close)):
         network = layers.chain(
             w01=layers.dense(2, bias=False),
@@ -217,7 +217,7 @@ def test_landscape_of_the_linear_chain() -> None:
     a = np.prod(best) / best
     assert_close(jax.jit(jax.hessian(cost))(best), x0**2 * np.outer(a, a))
     weights = {name: {"w": np.array([[w]])} for name, w in zip(("w01", "w12", "w23"), best, strict=True)}
-    sweep = compiled(linear_chain((1,) * 4), weights, np.array([[x0]]), np.array([[y]]))
+    sweep = computed(linear_chain((1,) * 4), weights, np.array([[x0]]), np.array([[y]]))
     assert abs(float(sweep.value)) < 1e-30
     w, k = np.array([0.4, 0.9, -1.1]), 4.0
     assert_close(cost(w * np.array([k, 1 / k, 1.0])), cost(w))

@@ -13,6 +13,7 @@ import pytest
 from jax import numpy as jnp
 
 from funcbp import Sweep, catalogue, layers, predict, rules
+from tests import at_once
 
 from .networks import SIGMA, run
 from .oracles import assert_close, assert_differs, assert_gradient, odot
@@ -38,9 +39,8 @@ SLOPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 @functools.cache
 def layer(sigma: str = "sigmoid") -> Sweep:
     """The sweep of one example, as numpy arrays."""
-    return jax.device_get(
-        jax.jit(functools.partial(run, network(sigma), reduction="sum"))(PARAMS, X[None], Y[None])
-    )
+    sweep = at_once.at_once(functools.partial(run, network(sigma), reduction="sum"))
+    return sweep(PARAMS, X[None], Y[None])
 
 
 def network(sigma: str) -> layers.Layer:
@@ -59,11 +59,11 @@ def cost(weights: jax.Array, sigma: str = "sigmoid") -> jax.Array:
 
 
 def jvp(function: Callable, at: np.ndarray, tangent: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.jit(lambda: jax.jvp(function, (at,), (tangent,))[1])())
+    return at_once.jvp(function, (at,), (tangent,))[1]
 
 
 def jacrev(function: Callable, at: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.jit(jax.jacrev(function))(at))
+    return at_once.jacrev(function)(at)
 
 
 def frobenius(a: np.ndarray, b: np.ndarray) -> np.ndarray:
