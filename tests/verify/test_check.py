@@ -224,19 +224,23 @@ class TestVjp:
 
 
 class TestKinks:
-    def test_every_convention_is_right(self):
-        def relu_pullback(at_zero):
-            def bwd(x, ct):
-                return (ct * jnp.where(x > 0, 1.0, jnp.where(x < 0, 0.0, at_zero)).astype(x.dtype),)
+    @pytest.mark.parametrize(
+        ("at_zero", "expected"),
+        [
+            pytest.param(0.0, [], marks=pytest.mark.long),
+            pytest.param(0.5, [], marks=pytest.mark.long),
+            (1.0, []),
+            (-0.5, [Cause.KINK]),
+        ],
+    )
+    def test_every_convention_is_right(self, at_zero, expected):
+        def bwd(x, ct):
+            return (ct * jnp.where(x > 0, 1.0, jnp.where(x < 0, 0.0, at_zero)).astype(x.dtype),)
 
-            return bwd
-
-        for at_zero in (0.0, 0.5, 1.0):
-            pair = (lambda x: (jnp.maximum(x, 0), x), relu_pullback(at_zero))
-            report = funcbp.check_vjp(pair, of=jax.nn.relu, args=(X,), samples=2)
-            assert report.verdict == "right", (at_zero, report)
-        outside = (lambda x: (jnp.maximum(x, 0), x), relu_pullback(-0.5))
-        assert causes(funcbp.check_vjp(outside, of=jax.nn.relu, args=(X,), samples=2)) == [Cause.KINK]
+        pair = (lambda x: (jnp.maximum(x, 0), x), bwd)
+        report = funcbp.check_vjp(pair, of=jax.nn.relu, args=(X,), samples=2)
+        assert report.verdict == ("wrong" if expected else "right"), report
+        assert causes(report) == expected
 
     def test_a_tie_that_is_not_split(self):
         def bwd(x, ct):
@@ -311,8 +315,8 @@ class TestChain:
         params = [rng.standard_normal((3, 4)), None, rng.standard_normal((4, 2))]
         report = funcbp.check_chain(self.steps, args=(params, X.astype("float64")), samples=1)
         assert {finding.where.partition(":")[0] for finding in report.findings} == {"steps[1]"}
-        with pytest.raises(AssertionError, match=r"steps\[1\]"):
-            funcbp.assert_chain(self.steps, args=(params, X.astype("float64")), samples=1)
+        with pytest.raises(AssertionError, match=r"steps\[0\]"):
+            funcbp.assert_chain(self.steps[1:2], args=(X.astype("float64"),), samples=1)
 
     def test_bad_input(self):
         with pytest.raises(ValueError, match="params must have one entry for each of the 3 steps, not 1"):
