@@ -9,7 +9,6 @@ ratios are taken within a repeat; bytes and operation counts are exact.
 
 import functools
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import jax
 import numpy as np
 import optax
 import tyro
-from bench_measure import agreement, compiled, describe_machine, saved_bytes, timed
+from bench_measure import agreement, compiled, describe_machine, saved_bytes, timed, write_json
 from jax import lax
 from jax import numpy as jnp
 from rich.console import Console
@@ -256,8 +255,7 @@ def main(config: Config) -> None:
         step = functools.partial(progress.update, task, advance=1)
         for case in cases:
             result["networks"] += run_case(case, config, lambda text: step(description=text))
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(config.out, result)
     console = Console(width=None if sys.stdout.isatty() else 160)
     for table in tables(result):
         console.print(table)

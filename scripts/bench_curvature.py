@@ -10,7 +10,6 @@ for their bytes and not run. BackPACK runs beside the diagonal where it is insta
 """
 
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import exploit_rivals
 import jax
 import numpy as np
 import tyro
-from bench_measure import agreement, built, describe_machine, error, timed
+from bench_measure import agreement, built, describe_machine, error, timed, write_json
 from jax import numpy as jnp
 from rich.console import Console
 from rich.progress import Progress
@@ -181,8 +180,7 @@ def main(config: Config) -> None:
             progress.advance(task)
             result = describe_machine() | exploit_peers.described(found)
             result |= {"smoke": config.smoke, "repeats": config.repeats, "rows": rows}
-            config.out.parent.mkdir(parents=True, exist_ok=True)
-            config.out.write_text(json.dumps(result, indent=1) + "\n")
+            write_json(config.out, result)
     console = Console(width=None if sys.stdout.isatty() else 140)
     for table in tables(rows):
         console.print(table)

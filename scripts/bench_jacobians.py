@@ -7,7 +7,6 @@ other work on the machine slows both alike; ratios are of medians.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from funcbp import jacobian
+from scripts.bench_measure import write_json
 
 RESULTS = Path(__file__).parent / "results" / "jacobians.json"
 
@@ -82,8 +82,7 @@ def main() -> None:
     for row in rows:
         ms = [1e3 * row["seconds"][name] for name in ("jacrev", "structured")]
         print(f"{row['what']:10} {ms[0]:9.3f} ms {ms[1]:9.3f} ms {row['ratio']:7.1f}x")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"jax": jax.__version__, "rows": rows}, indent=1) + "\n")
+    write_json(options.out, {"jax": jax.__version__, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Measurements that the benchmarks share: agreement, bytes, operations, build time, interleaved times."""
 
 import itertools
+import json
 import math
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -132,9 +134,10 @@ def timed(
     names = list(functions)
     for function in functions.values():
         jax.block_until_ready(function(*args))
-    for i in range(repeats):
-        # Rotated, so that nobody always runs after the same neighbor.
-        for name in names[i % len(names) :] + names[: i % len(names)]:
+    order = np.random.default_rng(0)
+    for _ in range(repeats):
+        # Shuffled, so that nobody always runs after the same neighbor.
+        for name in order.permutation(names):
             start = time.perf_counter()
             jax.block_until_ready(functions[name](*args))
             times[name].append(1e3 * (time.perf_counter() - start))
@@ -150,6 +153,14 @@ def timed(
         )
         for n in names
     }
+
+
+def write_json(path: Path, result: dict[str, Any]) -> None:
+    """Atomically: a run that is killed leaves the last complete result."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".tmp")
+    new.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(new, path)
 
 
 def describe_machine() -> dict[str, Any]:
