@@ -81,7 +81,7 @@ class Delta(NamedTuple):
     value: PyTree
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parts:
     """What a layer's forward pass is made of, for those who walk through a network.
 

@@ -352,3 +352,10 @@ def test_float64_data_of_numpy_initialize_what_jax_computes_in():
     )
     params, _ = network.init(KEY, x)
     assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+def test_a_layer_can_be_a_key():
+    """Of a cache, or a static argument of jit."""
+    layer = layers.chain(layers.dense(1), layers.dropout(0.5))
+    assert {layer: "found"}[layer] == "found"
+    assert hash(layer) != hash(layers.chain(layers.dense(1), layers.dropout(0.5)))
