@@ -1,0 +1,105 @@
+"""The functions that `derive` writes, beside `jax.value_and_grad` of the original, for every golden case.
+
+Both get the same arguments, and their largest difference is in the table. Times are medians of interleaved
+repeats, as ratios to `jax.value_and_grad` within a repeat; operations and bytes are XLA's own
+count for the compiled programs.
+
+    python -m scripts.bench_derive            # a few minutes
+    python -m scripts.bench_derive --smoke    # a few of them, at the sizes of the tests
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from jax import numpy as jnp
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import funcbp
+from funcbp._derive._check import draw
+from scripts.bench_measure import describe_machine, error, timed, write_json
+from tests.derive.cases import CASES, SIZES
+
+RESULTS = Path(__file__).parent / "results" / "derive.json"
+OURS, AUTODIFF = "derive", "jax.value_and_grad"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Cost of generated functions.
+
+    Attributes:
+        only: these cases; none for all.
+        times: how much longer every axis is than in the tests.
+        repeats: interleaved timed calls.
+        out: where to write the JSON.
+        smoke: three cases, short axes, two repeats.
+    """
+
+    only: tuple[str, ...] = ()
+    times: int = 8
+    repeats: int = 40
+    out: Path = RESULTS
+    smoke: bool = False
+
+
+def measured(name: str, times: int, repeats: int) -> dict[str, Any]:
+    """One row: operations, bytes and time of both."""
+    case = CASES[name]
+    sizes = {axis: times * size for axis, size in SIZES.items()}
+    shapes = [[int(d) if d.isdigit() else sizes[d] for d in text.split()] for text in case.dims.values()]
+    specs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    d = funcbp.derive(case.function, *specs, wrt=case.wrt, dims=case.dims, assume=case.assume, **case.options)
+    drawn = draw(d, np.random.default_rng(0), varied=False)
+    if drawn is None:
+        raise SystemExit(f"{name}: no arguments fit what is assumed.")
+    args = tuple(jnp.asarray(x, spec.dtype) for x, spec in zip(drawn.values(), specs, strict=True))
+    positions = tuple(d.names.index(n) for n in d.wrt)
+    gradients = jax.value_and_grad(case.function, positions)
+
+    def autodiff(*args: jax.Array) -> Any:
+        value, found = gradients(*args)
+        return value, dict(zip(d.wrt, found, strict=True))
+
+    functions: dict[str, Callable[..., Any]] = {OURS: d.plain, AUTODIFF: autodiff}
+    programs: dict[str, Any] = {n: jax.jit(f).lower(*args).compile() for n, f in functions.items()}
+    worst = error(programs[OURS](*args), programs[AUTODIFF](*args))
+    found = timed(programs, args, repeats, AUTODIFF)[OURS]
+    costs = {n: p.cost_analysis() for n, p in programs.items()}
+    counts = {k: [costs[n].get(k, 0.0) for n in (OURS, AUTODIFF)] for k in ("flops", "bytes accessed")}
+    temp = [p.memory_analysis().temp_size_in_bytes for p in programs.values()]
+    return {"name": name, "error": worst, "temp_bytes": temp} | counts | found
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    made = Table("derivation", "time / jax.grad (quartiles)", "FLOPs", "bytes", "temp bytes", "error")
+    for r in rows:
+        ratios = (f"{a / b:.2f}" if b else "-" for a, b in (r["flops"], r["bytes accessed"], r["temp_bytes"]))
+        time = f"{r['time_ratio']:.2f} ({r['time_ratio_low']:.2f}-{r['time_ratio_high']:.2f})"
+        made.add_row(r["name"], time, *ratios, f"{r['error']:.0e}")
+    return made
+
+
+def main(config: Config) -> None:
+    names = list(config.only or CASES)
+    times, repeats = config.times, config.repeats
+    if config.smoke:
+        names, times, repeats = names[:3], 1, 2
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    rows = [measured(n, times, repeats) for n in track(names, console=Console(stderr=True))]
+    result = describe_machine() | {"times": times, "repeats": repeats, "smoke": config.smoke, "rows": rows}
+    write_json(config.out, result)
+    console.print(table(sorted(rows, key=lambda r: -r["time_ratio"])))
+    slower = [r["name"] for r in rows if r["time_ratio_low"] > 1.05]
+    console.print(f"{len(slower)} of {len(rows)} are slower than {AUTODIFF} beyond noise: {slower or 'none'}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
