@@ -22,7 +22,7 @@ import exploit_rivals
 import jax
 import numpy as np
 import tyro
-from bench_measure import agreement, built, describe_machine, error, timed, write_json
+from bench_measure import agreement, built, describe_machine, error, measured_before, timed, write_json
 from jax import numpy as jnp
 from rich.console import Console
 from rich.progress import Progress
@@ -44,7 +44,7 @@ class Config:
     """Benchmarks of curvature.
 
     Attributes:
-        only: run only these set-ups.
+        only: run only these set-ups; what others gave before is kept.
         repeats: interleaved timed calls of every method.
         room: bytes of temporaries up to which a method is run.
         out: where to write the JSON.
@@ -167,22 +167,26 @@ def tables(rows: list[dict[str, Any]]) -> Iterator[Table]:
         yield table
 
 
+def in_order(rows: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [row for name in MAKERS for row in rows.get(name, ())]
+
+
 def main(config: Config) -> None:
     config = Config(config.only, 2, config.room, config.out, True) if config.smoke else config
     names = [name for name in MAKERS if not config.only or name in config.only]
-    rows: list[dict[str, Any]] = []
+    rows = measured_before(config.out, config.smoke) if config.only else {}
     found = exploit_peers.load(Console(width=200))
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=len(names))
         for name in names:
             progress.update(task, description=name)
-            rows += run(name, config, found)
+            rows[name] = list(run(name, config, found))
             progress.advance(task)
             result = describe_machine() | exploit_peers.described(found)
-            result |= {"smoke": config.smoke, "repeats": config.repeats, "rows": rows}
+            result |= {"smoke": config.smoke, "repeats": config.repeats, "rows": in_order(rows)}
             write_json(config.out, result)
     console = Console(width=None if sys.stdout.isatty() else 140)
-    for table in tables(rows):
+    for table in tables(in_order(rows)):
         console.print(table)
 
 

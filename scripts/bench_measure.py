@@ -20,6 +20,8 @@ from jax.interpreters import partial_eval
 PyTree = Any
 Function = Callable[..., PyTree]
 
+_BUDGET = 50.0  # milliseconds that a measurement should take at least
+
 
 def matmul_flops(function: Function, *args: PyTree) -> int:
     """Operations of the matrix products that the results need; a scan's body counts as often as it runs."""
@@ -132,15 +134,23 @@ def timed(
 ) -> dict[str, Any]:
     times: dict[str, list[float]] = {name: [] for name in functions}
     names = list(functions)
-    for function in functions.values():
-        jax.block_until_ready(function(*args))
+
+    def milliseconds(name: str, calls: int) -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            jax.block_until_ready(functions[name](*args))
+        return 1e3 * (time.perf_counter() - start) / calls
+
+    # The first call may prepare something. Short ones are repeated, so that what else the machine does, and
+    # the memory that a neighbor has left, weigh alike.
+    for name in names:
+        milliseconds(name, 1)
+    calls = {name: max(1, round(_BUDGET / milliseconds(name, 1))) for name in names}
     order = np.random.default_rng(0)
     for _ in range(repeats):
         # Shuffled, so that nobody always runs after the same neighbor.
         for name in order.permutation(names):
-            start = time.perf_counter()
-            jax.block_until_ready(functions[name](*args))
-            times[name].append(1e3 * (time.perf_counter() - start))
+            times[name].append(milliseconds(name, calls[name]))
     ratios = {n: [t / b for t, b in zip(times[n], times[base], strict=True)] for n in names}
     return {
         n: {"time_ms": statistics.median(times[n]), "time_ratio": statistics.median(ratios[n])}
@@ -153,6 +163,14 @@ def timed(
         )
         for n in names
     }
+
+
+def measured_before(path: Path, smoke: bool) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every set-up in a result of the same versions and sizes, for runs of some set-ups alone."""
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if (result.get("versions"), result.get("smoke")) != (describe_machine()["versions"], smoke):
+        return {}
+    return {case: list(rows) for case, rows in itertools.groupby(result["rows"], key=lambda r: r["case"])}
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
