@@ -19,7 +19,17 @@ from ._visits import PER_EXAMPLE, laid_out, visitor
 from .layers import Context, Delta, Forward, Layer
 from .layers._layer import Visit
 
-__all__ = ["Batch", "Reduction", "Setup", "Sweep", "batch_of", "in_dtypes_of", "setup"]
+__all__ = [
+    "Batch",
+    "Reduction",
+    "Setup",
+    "Sweep",
+    "added",
+    "batch_of",
+    "in_dtypes_of",
+    "setup",
+    "total_norms",
+]
 
 PyTree = Any
 Reduction = Literal["mean", "sum"]
@@ -148,9 +158,9 @@ class Setup:
             _deltas(backward.cotangents) if "deltas" in collect else None,
             values.sum(tuple(range(1, values.ndim))) if "per_example" in collect else None,
             tree("visit", visit is not None),
-            _norms(squared_norms, examples) if "norms" in collect else None,
+            total_norms(squared_norms, examples) if "norms" in collect else None,
             squared_norms if "squared_norms" in collect else None,
-            _added(tree("gram", True), (examples, examples)) if "gram" in collect else None,
+            added(tree("gram", True), (examples, examples)) if "gram" in collect else None,
             *(tree(n, n in collect) for n in ("second_moment", "per_example_grads", "kronecker")),
             tree(
                 "compact factors" if "compact factors" in collect else "factors", not kept.isdisjoint(collect)
@@ -198,12 +208,12 @@ def in_dtypes_of(cotangents: PyTree, like: PyTree) -> PyTree:
     )
 
 
-def _norms(squared_norms: PyTree, examples: int) -> jax.Array:
+def total_norms(squared_norms: PyTree, examples: int) -> jax.Array:
     each = jax.tree.map(lambda a: jnp.sum(a, tuple(range(1, a.ndim))), squared_norms)
-    return jnp.sqrt(_added(each, (examples,)))
+    return jnp.sqrt(added(each, (examples,)))
 
 
-def _added(tree: PyTree, shape: tuple[int, ...]) -> jax.Array:
+def added(tree: PyTree, shape: tuple[int, ...]) -> jax.Array:
     leaves = jax.tree.leaves(tree)
     return functools.reduce(operator.add, leaves) if leaves else jnp.zeros(shape, jnp.float32)
 

@@ -14,7 +14,7 @@ from .factors import Factor, Stacked
 from .factors.total import compact
 from .layers._layer import Visit, path_string
 
-__all__ = ["PER_EXAMPLE", "Met", "check_examples", "laid_out", "visitor"]
+__all__ = ["PER_EXAMPLE", "Met", "check_examples", "gradient_of", "laid_out", "visitor"]
 
 PyTree = Any
 
@@ -78,7 +78,7 @@ def visitor(
         values = {"visit": None if visit is None else visit(path, parameter, factor, aux_leaf)}
         if "grads" in names:
             zero = jnp.zeros(parameter.shape, upcast(parameter).dtype)
-            values["grads"] = zero if frozen else _gradient(where, parameter, factor)
+            values["grads"] = zero if frozen else gradient_of(where, parameter, factor)
         if wanted and not frozen:
             check_examples(where, factor, examples)
             own = factor if total is None else factor.scaled(total)
@@ -104,7 +104,7 @@ def laid_out(met: Met, name: str, parameter: jax.Array) -> PyTree:
     return value
 
 
-def _gradient(where: str, parameter: jax.Array, factor: Factor) -> jax.Array:
+def gradient_of(where: str, parameter: jax.Array, factor: Factor) -> jax.Array:
     gradient = factor.gradient()
     if gradient.shape != parameter.shape:
         raise ValueError(

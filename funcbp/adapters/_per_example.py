@@ -8,7 +8,7 @@ from jax import numpy as jnp
 
 from .._frozen import Frozen, frozen_predicate
 from .._numerics import upcast
-from .._sweep import Reduction, _added, _norms
+from .._sweep import Reduction, added, total_norms
 from .._visits import PER_EXAMPLE, laid_out, visitor
 from ._sweep import Fallback, Parameters, Program
 
@@ -131,9 +131,9 @@ def per_example(
             jnp.sum(upcast(losses)) / total,
             losses,
             own.gradients([m.values["grads"] / total for m in met]) if "grads" in collect else None,
-            _norms(squared_norms, batch) if "norms" in collect else None,
+            total_norms(squared_norms, batch) if "norms" in collect else None,
             squared_norms if "squared_norms" in collect else None,
-            _added(tree("gram"), (batch, batch)) if "gram" in collect else None,
+            added(tree("gram"), (batch, batch)) if "gram" in collect else None,
             *(
                 tree(name) if name in collect else None
                 for name in ("second_moment", "per_example_grads", "kronecker", "factors")

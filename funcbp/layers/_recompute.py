@@ -9,7 +9,7 @@ from jax import numpy as jnp
 from jax.tree_util import KeyPath
 
 from ._layer import Backward, Context, Forward, Layer, Parts, PyTree, Visit, require_layer, split_key
-from ._residual import _skip
+from ._residual import skip
 from ._saved import SavedContext
 
 __all__ = ["recompute"]
@@ -154,7 +154,7 @@ def _again(
     assert layer.parts is not None
     if layer.parts.kind == "residual":
         y, residuals = _again(inside[0][1], params, state, x, context, outputs, path)
-        return jax.tree.map(jnp.add, _skip(x, layer.parts.options["entry"]), y), residuals
+        return jax.tree.map(jnp.add, skip(x, layer.parts.options["entry"]), y), residuals
     members = layer.parts.options["members"]
     each, states, residuals = members.split(params, "params"), members.split_state(state), []
     for i, (place, one) in enumerate(inside):

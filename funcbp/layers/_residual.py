@@ -10,7 +10,7 @@ from .._signature import describe
 from ._chain import output_spec
 from ._layer import Backward, Context, Forward, Layer, Parts, PyTree, Visit, as_spec, require_layer
 
-__all__ = ["residual"]
+__all__ = ["residual", "skip"]
 
 
 def residual(body: Layer, *, entry: str | int | None = None) -> Layer:
@@ -34,12 +34,12 @@ def residual(body: Layer, *, entry: str | int | None = None) -> Layer:
     def init(key: jax.Array, x_spec: PyTree) -> tuple[PyTree, PyTree]:
         x_spec = as_spec(x_spec)
         params, state = body.init(key, x_spec)
-        _check(_skip(x_spec, entry), output_spec(body, params, state, x_spec))
+        _check(skip(x_spec, entry), output_spec(body, params, state, x_spec))
         return params, state
 
     def fwd(params: PyTree, state: PyTree, x: PyTree, context: Context) -> Forward:
         y, state, residuals, activations = body.fwd(params, state, x, context)
-        skipped = _skip(x, entry)
+        skipped = skip(x, entry)
         _check(skipped, y)
         return Forward(jax.tree.map(jnp.add, skipped, y), state, residuals, activations)
 
@@ -59,7 +59,7 @@ def residual(body: Layer, *, entry: str | int | None = None) -> Layer:
     return Layer(init, fwd, bwd, Parts("residual", (body,), {"entry": entry}))
 
 
-def _skip(x: PyTree, entry: str | int | None) -> PyTree:
+def skip(x: PyTree, entry: str | int | None) -> PyTree:
     if entry is None:
         return x
     try:

@@ -18,12 +18,12 @@ from .._loss import LossLike
 from .._numerics import upcast
 from .._precision import Precision
 from .._sweep import Reduction, batch_of, setup
-from .._visits import _gradient
+from .._visits import gradient_of
 from ..factors import Factor
 from ..layers import Layer
 from ..layers._in_place import InPlace
 from ..layers._layer import path_string
-from ._step import Step, _fresh
+from ._step import Step, fresh_buffers
 
 __all__ = ["make_in_sweep_step"]
 
@@ -123,7 +123,7 @@ def make_in_sweep_step(
                 split.check_block(name, before, by_block)
             one = split.state_of(name, held)
             zero = jnp.zeros(before.shape, before.dtype)
-            g = zero if is_frozen(name) else _gradient(name, parameter, factor).astype(before.dtype)
+            g = zero if is_frozen(name) else gradient_of(name, parameter, factor).astype(before.dtype)
             updates, after = optimizer.update(g, one, before)
             new = before if is_frozen(name) else optax.apply_updates(before, updates)
             return split.updated(name, new, after, jnp.sum(jnp.square(upcast(g))))
@@ -138,7 +138,7 @@ def make_in_sweep_step(
 
     @functools.wraps(compiled)
     def prepared(params: PyTree, state: PyTree, opt_state: PyTree, *args: Any, **kwargs: Any) -> Step:
-        return compiled(*_fresh((params, state, opt_state), donate), *args, **kwargs)
+        return compiled(*fresh_buffers((params, state, opt_state), donate), *args, **kwargs)
 
     return prepared
 

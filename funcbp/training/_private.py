@@ -18,7 +18,7 @@ from .._sweep import batch_of, setup
 from ..layers import Layer
 from ..layers._layer import path_string
 from ._add_noise import AdaptiveClipping, check_noise, noised_mean
-from ._step import Step, _fresh
+from ._step import Step, fresh_buffers
 
 __all__ = ["PrivateState", "PrivateStep", "make_private_step"]
 
@@ -205,7 +205,7 @@ def make_private_step(
 
     @functools.wraps(step)
     def prepared(params: PyTree, state: PyTree, opt_state: PrivateState, *args: Any, **kwargs: Any) -> Step:
-        return compiled(*_fresh((params, state, opt_state), donate), *args, **kwargs)
+        return compiled(*fresh_buffers((params, state, opt_state), donate), *args, **kwargs)
 
     return PrivateStep(init, prepared)
 

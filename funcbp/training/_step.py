@@ -17,7 +17,7 @@ from .._precision import upcast_tree
 from ..layers import Layer
 from ..layers._layer import path_string
 
-__all__ = ["Step", "make_step", "value_function"]
+__all__ = ["Step", "fresh_buffers", "make_step", "value_function"]
 
 PyTree = Any
 
@@ -117,12 +117,12 @@ def make_step(
     def prepared(params: PyTree, state: PyTree, opt_state: PyTree, *args: Any, **kwargs: Any) -> Step:
         # What a step returns is strongly typed and has buffers of its own. Initial values may not: weak types
         # would retrace the second step, shared buffers cannot be donated twice.
-        return compiled(*_fresh((params, state, opt_state), donate), *args, **kwargs)
+        return compiled(*fresh_buffers((params, state, opt_state), donate), *args, **kwargs)
 
     return prepared
 
 
-def _fresh(tree: PyTree, donate: bool) -> PyTree:
+def fresh_buffers(tree: PyTree, donate: bool) -> PyTree:
     seen: set[int] = set()
 
     def fresh(a: Any) -> Any:
