@@ -19,7 +19,6 @@ import jax
 import numpy as np
 import optax
 import tyro
-from bench_measure import agreement, compiled, describe_machine, saved_bytes, timed, write_json
 from jax import lax
 from jax import numpy as jnp
 from rich.console import Console
@@ -28,6 +27,7 @@ from rich.table import Table
 
 import funcbp
 from funcbp import layers, rules
+from scripts.bench_measure import agreement, compiled, describe_machine, saved_bytes, timed, write_json
 
 PyTree = Any
 Function = Callable[..., PyTree]

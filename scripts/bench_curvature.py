@@ -16,19 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import curvature_rivals
-import exploit_peers
-import exploit_rivals
 import jax
 import numpy as np
 import tyro
-from bench_measure import agreement, built, describe_machine, error, measured_before, timed, write_json
 from jax import numpy as jnp
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from funcbp import curvature, layers, rules
+from scripts import curvature_rivals, exploit_peers, exploit_rivals
+from scripts.bench_measure import (
+    agreement,
+    built,
+    describe_machine,
+    error,
+    measured_before,
+    timed,
+    write_json,
+)
 
 PyTree = Any
 Function = Callable[..., PyTree]

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from exploit_rivals import Plain
 from jax import lax
 from jax import numpy as jnp
+
+from scripts.exploit_rivals import Plain
 
 PyTree = Any
 Function = Callable[..., PyTree]
