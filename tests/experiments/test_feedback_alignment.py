@@ -82,6 +82,7 @@ def test_all_rules_have_the_true_gradient_at_the_output_and_no_other():
         assert (angle[:-1] < 0.1).all() == (name == "backpropagation")
 
 
+@pytest.mark.long
 def test_smoke(tmp_path: Path, capsys):
     config = experiment.Config(hidden=(16,), smoke=True, out=tmp_path)
     assert experiment.run_experiment(config) == 0
