@@ -14,6 +14,7 @@ from ..._numerics import upcast
 from ..._rule import Rule
 from ...domains import Normal, Point, Uniform
 from .._checks import check_cotangent
+from ..matrix._algebra import in_float32
 
 X = Float[Array, "points features"]
 Y = Float[Array, " points"]
@@ -93,7 +94,7 @@ def _reference(x: X, y: Y, amplitude: Scalar, length_scale: Scalar, noise: Scala
 gaussian_process_log_likelihood = Rule(
     gaussian_process_log_likelihood_fwd,
     gaussian_process_log_likelihood_bwd,
-    reference=_reference,
+    reference=in_float32(_reference),
     domain={
         "x": Normal(),
         "y": Normal(),

@@ -19,6 +19,7 @@ from ..._rule import Rule
 from ...domains import Normal, Point, Positive, PositiveDefinite, Triangular
 from .._checks import check_cotangent
 from .._specs import Spec
+from ..matrix._algebra import in_float32
 
 X = Float[Array, "*batch n"]
 Mean = Float[Array, " n"]
@@ -89,7 +90,7 @@ def _cholesky_reference(x: X, mean: Mean, scale_tril: Matrix) -> Values:
 multivariate_normal_cholesky_logpdf = Rule(
     multivariate_normal_cholesky_logpdf_fwd,
     multivariate_normal_cholesky_logpdf_bwd,
-    reference=_cholesky_reference,
+    reference=in_float32(_cholesky_reference),
     domain={"x": Normal(), "mean": Normal(), "scale_tril": Triangular()},
     points={
         "at the mean": Point({"x": 1.0, "mean": 1.0}, {"x": 0.0, "mean": 0.0}),
@@ -137,7 +138,7 @@ def multivariate_normal_logpdf_bwd(
 multivariate_normal_logpdf = Rule(
     multivariate_normal_logpdf_fwd,
     multivariate_normal_logpdf_bwd,
-    reference=stats.multivariate_normal.logpdf,
+    reference=in_float32(stats.multivariate_normal.logpdf),
     domain={"x": Normal(), "mean": Normal(), "cov": PositiveDefinite()},
     points={
         "at the mean": Point({"x": 1.0, "mean": 1.0}, {"x": 0.0, "mean": 0.0}),
