@@ -133,6 +133,12 @@ def _against(row: dict[str, Any], base: dict[str, Any]) -> tuple[str, ...]:
     return time, *ratios, f"{row['build_ratio']:.2f}"
 
 
+def exploit_section(exploit: Path, curvature: Path) -> str:
+    """What is per example, and curvature, against their rivals."""
+    rows = exploit_rows(*filter(Path.exists, (exploit, curvature)))
+    return f"{table(HEADINGS, [*rows])}\n\n{footnote(exploit)}"
+
+
 def planted_table(path: Path) -> str:
     """What every checker said about the planted mistakes and the right gradients, with default settings."""
     results = json.loads(path.read_text(encoding="utf-8"))
@@ -213,12 +219,7 @@ def generated(text: str, config: Config) -> str:
     parts: dict[str, tuple[Callable[[], str], Path | None]] = {
         "rules": (rules_overview, None),
         "bench": (lambda: bench_table(config.bench), config.bench),
-        "exploit": (
-            lambda: "\n\n".join(
-                [table(HEADINGS, [*exploit_rows(config.exploit, config.curvature)]), footnote(config.exploit)]
-            ),
-            config.exploit,
-        ),
+        "exploit": (lambda: exploit_section(config.exploit, config.curvature), config.exploit),
         "jacobians": (lambda: jacobian_sentence(config.jacobians), config.jacobians),
         "planted": (lambda: planted_table(config.planted), config.planted),
         "causes": (causes_table, None),
