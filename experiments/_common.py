@@ -48,6 +48,27 @@ def parse(options: type[Options], description: str | None) -> Options:
     return tyro.cli(options, prog=prog, description=description, config=(tyro.conf.FlagCreatePairsOff,))
 
 
+def run_command(experiment: Callable[[Any], int], options: type[Any], description: str | None) -> int:
+    """The exit status of an experiment with options from the command line; what is wrong is said in a line.
+
+    Options with a field `resume` are those of an experiment that writes checkpoints.
+    """
+    config = parse(options, description)
+    resumable = hasattr(config, "resume")
+    try:
+        return experiment(config)
+    except (ValueError, OSError, ImportError) as error:
+        screen = console(stderr=True)
+        screen.print(f"error: {error}", markup=False, soft_wrap=True)
+        if resumable and config.resume:
+            screen.print("Without --resume the run starts from the beginning.")
+        return 2
+    except KeyboardInterrupt:
+        advice = "add --resume to the same command to go on" if resumable else "nothing was written"
+        console(stderr=True).print(f"stopped; {advice}")
+        return 130
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that does not fail on an output that has no letter δ."""
     stream = sys.stderr if stderr else sys.stdout

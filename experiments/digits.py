@@ -31,9 +31,9 @@ from ._common import (
     fingerprint,
     interleaved_medians,
     interruptible,
-    parse,
     progress,
     remove_unfinished,
+    run_command,
     shown,
     write_checkpoint,
     write_json,
@@ -380,18 +380,7 @@ def run_experiment(config: Config) -> int:
 
 
 def main() -> int:
-    config = parse(Config, __doc__)
-    try:
-        return run_experiment(config)
-    except (ValueError, OSError) as error:
-        screen = console(stderr=True)
-        screen.print(f"error: {error}", markup=False, soft_wrap=True)
-        if config.resume:
-            screen.print("Without --resume the run starts from the beginning.")
-        return 2
-    except KeyboardInterrupt:
-        console(stderr=True).print("stopped; add --resume to the same command to go on")
-        return 130
+    return run_command(run_experiment, Config, __doc__)
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ from ._common import (
     environment,
     interruptible,
     new_figure,
-    parse,
     progress,
+    run_command,
     shown,
     write_json,
 )
@@ -311,15 +311,7 @@ def run_experiment(config: Config) -> int:
 
 
 def main() -> int:
-    config = parse(Config, __doc__)
-    try:
-        return run_experiment(config)
-    except (ValueError, OSError) as error:
-        console(stderr=True).print(f"error: {error}", markup=False, soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        console(stderr=True).print("stopped; nothing is written")
-        return 130
+    return run_command(run_experiment, Config, __doc__)
 
 
 if __name__ == "__main__":

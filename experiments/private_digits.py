@@ -43,9 +43,9 @@ from ._common import (
     environment,
     interruptible,
     new_figure,
-    parse,
     progress,
     remove_unfinished,
+    run_command,
     shown,
     write_checkpoint,
     write_json,
@@ -53,6 +53,9 @@ from ._common import (
 from .digits import CLASSES, LOSS, Digits, read_digits
 
 PyTree = Any
+Run = Callable[
+    [jax.Array], tuple[jax.Array, jax.Array, jax.Array]
+]
 CLIPPINGS = ("fixed", "adaptive")
 
 
@@ -136,18 +139,47 @@ def accuracy(net: layers.Layer, params: PyTree, data: Digits) -> jax.Array:
     return jnp.mean(jnp.argmax(predict(net)(params, data.test_x), -1) == data.test_y)
 
 
-def private_run(config: Config, data: Digits, multiplier: float, clipping: str) -> Callable[..., Any]:
-    """`seed -> test accuracy, last C, overflows`, jitted; a scan over the steps."""
-    net, sample = network(config), sampler(config, len(data.y))
-    bound = AdaptiveClipping(config.max_norm, config.quantile) if clipping == "adaptive" else config.max_norm
+def private_run(config: Config, data: Digits, multiplier: float, clipping: str) -> Run:
+    """Training with noise, and examples clipped to a fixed or an adaptive norm."""
+    adaptive = clipping == "adaptive"
+    net = network(config)
     init, step = make_private_step(
         net,
         LOSS,
         optax.sgd(config.learning_rate),
-        max_norm=bound,
+        max_norm=AdaptiveClipping(config.max_norm, config.quantile) if adaptive else config.max_norm,
         noise_multiplier=multiplier,
         expected_batch_size=config.batch,
     )
+    last_norm = (lambda state: state.max_norm) if adaptive else (lambda _: jnp.float32(config.max_norm))
+    return trained(config, data, net, init, step, last_norm)
+
+
+def plain_run(config: Config, data: Digits) -> Run:
+    """The same without privacy."""
+    net, optimizer = network(config), optax.sgd(config.learning_rate)
+    step = make_step(net, LOSS, optimizer)
+    return trained(
+        config, data, net, lambda params, _: optimizer.init(params), step, lambda _: jnp.float32(jnp.inf)
+    )
+
+
+def trained(
+    config: Config,
+    data: Digits,
+    net: layers.Layer,
+    init: Callable[[PyTree, jax.Array], PyTree],
+    step: Callable[..., Any],
+    last_norm: Callable[[PyTree], jax.Array],
+) -> Run:
+    """`seed -> test accuracy, last C, overflows`, jitted; a scan over the steps.
+
+    Args:
+        init: `(params, key) -> opt_state`.
+        step: of `make_step` or `make_private_step`.
+        last_norm: C, by the last state of the optimizer.
+    """
+    sample = sampler(config, len(data.y))
 
     def run(seed: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         first, samples, noise = jax.random.split(jax.random.key(seed), 3)
@@ -163,33 +195,7 @@ def private_run(config: Config, data: Digits, multiplier: float, clipping: str) 
         (params, opt_state), overflowed = jax.lax.scan(
             body, (params, init(params, noise)), jnp.arange(config.steps)
         )
-        last = jnp.float32(config.max_norm) if opt_state.max_norm is None else opt_state.max_norm
-        return accuracy(net, params, data), last, jnp.sum(overflowed)
-
-    return jax.jit(run)
-
-
-def plain_run(config: Config, data: Digits) -> Callable[..., Any]:
-    """The same without privacy."""
-    net, sample = network(config), sampler(config, len(data.y))
-    optimizer = optax.sgd(config.learning_rate)
-    step = make_step(net, LOSS, optimizer)
-
-    def run(seed: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        first, samples, _ = jax.random.split(jax.random.key(seed), 3)
-        params, state = net.init(first, data.x)
-
-        def body(carry: Any, i: jax.Array) -> Any:
-            batch = sample(jax.random.fold_in(samples, i))
-            x, y = jnp.asarray(data.x)[batch.indices], jnp.asarray(data.y)[batch.indices]
-            params, opt_state = carry
-            result = step(params, state, opt_state, x, y, weights=batch.weights)
-            return (result.params, result.opt_state), batch.size > len(batch.indices)
-
-        (params, _), overflowed = jax.lax.scan(
-            body, (params, optimizer.init(params)), jnp.arange(config.steps)
-        )
-        return accuracy(net, params, data), jnp.float32(jnp.inf), jnp.sum(overflowed)
+        return accuracy(net, params, data), last_norm(opt_state), jnp.sum(overflowed)
 
     return jax.jit(run)
 
@@ -349,15 +355,7 @@ def show(results: dict[str, Any], where: list[Path]) -> None:
 
 
 def main() -> int:
-    config = parse(Config, __doc__)
-    try:
-        return run_experiment(config)
-    except (ValueError, OSError, ImportError) as error:
-        console(stderr=True).print(f"error: {error}", markup=False, soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        console(stderr=True).print("stopped; add --resume to the same command to go on")
-        return 130
+    return run_command(run_experiment, Config, __doc__)
 
 
 if __name__ == "__main__":

@@ -173,11 +173,13 @@ def measured_before(path: Path, smoke: bool) -> dict[str, list[dict[str, Any]]]:
     return {case: list(rows) for case, rows in itertools.groupby(result["rows"], key=lambda r: r["case"])}
 
 
-def write_json(path: Path, result: dict[str, Any]) -> None:
+def write_json(path: Path, result: dict[str, Any], *, sort_keys: bool = False) -> None:
     """Atomically: a run that is killed leaves the last complete result."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".tmp")
-    new.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    new.write_text(
+        json.dumps(result, indent=1, sort_keys=sort_keys, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     os.replace(new, path)
 
 

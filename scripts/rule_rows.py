@@ -5,7 +5,6 @@ import hashlib
 import inspect
 import json
 import multiprocessing
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from rich.progress import Progress
 
 import funcbp
 from funcbp import Rule
-from scripts.bench_measure import describe_machine
+from scripts.bench_measure import describe_machine, write_json
 
 __all__ = ["Rows", "collect", "fingerprint", "read"]
 
@@ -53,7 +52,7 @@ def collect(row_of: Callable[[Rule], dict[str, Any]], only: tuple[str, ...], job
         for name, row in pool.imap_unordered(functools.partial(_row, row_of), wanted):
             rows[name] = row
             progress.update(task, advance=1, description=name)
-            _write(out, describe_machine() | {"rules": rows})
+            write_json(out, describe_machine() | {"rules": rows}, sort_keys=True)
     return {name: rows[name] for name in every if name in rows}
 
 
@@ -84,11 +83,3 @@ def fingerprint(rule: Rule) -> str:
 @functools.cache
 def _fingerprint(paths: tuple[str, ...]) -> str:
     return hashlib.sha256(b"".join(Path(path).read_bytes() for path in paths)).hexdigest()[:16]
-
-
-def _write(path: Path, result: dict[str, Any]) -> None:
-    """Atomically: a run that is killed leaves the last complete table."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".tmp")
-    new.write_text(json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(new, path)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import digits
+from experiments import _common, digits
 from funcbp.training import checkpoint_metadata, save_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -202,7 +202,7 @@ def test_refused_checkpoints(
 ) -> None:
     checkpoint = tmp_path / "digits.checkpoint.npz"
     config = digits.Config(out=tmp_path, seed=1, dropout=0.5, checkpoint_every=3, resume=True)
-    monkeypatch.setattr(digits, "parse", lambda *_: config)
+    monkeypatch.setattr(_common, "parse", lambda *_: config)
     metadata = {"config": digits.Config().comparable, "environment": {}, "epochs": 5}
     save_checkpoint(checkpoint, {}, metadata=metadata)
     assert digits.main() == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import private_digits
+from experiments import _common, private_digits
 from funcbp.training import epsilon
 
 RESULTS = Path(__file__).resolve().parents[2] / "experiments" / "results"
@@ -15,7 +15,7 @@ TINY = {"steps": 6, "runs": 1, "noise_multipliers": (1.0,), "batch": 64, "hidden
 
 
 def run(monkeypatch, **options):
-    monkeypatch.setattr(private_digits, "parse", lambda *_: private_digits.Config(**TINY | options))
+    monkeypatch.setattr(_common, "parse", lambda *_: private_digits.Config(**TINY | options))
     return private_digits.main()
 
 
