@@ -54,12 +54,16 @@ class Pairs:
         """The same for gᵀ."""
         return Pairs(self.right, self.left)
 
+    def work(self, other: "Pairs") -> int:
+        """Multiplications that ⟨g, g′⟩ of two examples takes, position by position."""
+        widths = sum(_work(a, b) for a, b in ((self.left, other.left), (self.right, other.right)))
+        return self.positions * other.positions * widths
+
     def shorter(self, other: "Pairs", gradients: int) -> bool:
         """Whether products of positions take fewer multiplications than so many gradients of an example."""
         t, s = self.positions, other.positions
-        work = sum(_work(a, b) for a, b in ((self.left, other.left), (self.right, other.right)))
         size = _width(self.left) * _width(self.right)
-        return t * s * work <= (t if gradients == 1 else t + s) * size
+        return self.work(other) <= (t if gradients == 1 else t + s) * size
 
     def inner(self, other: "Pairs") -> jax.Array:
         """⟨g_n, g′_n⟩: `(examples,)`."""

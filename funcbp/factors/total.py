@@ -44,17 +44,26 @@ class Total(Factor):
 
 
 def compact(factor: Factor) -> Factor:
-    """The gradients of the examples, as a `Total`, where they are fewer numbers than the factor; else itself.
+    """The gradients of the examples, as a `Total`, where they are less to keep or to compute; else itself.
 
-    So it is for biases and gains, whose positions are summed, and for weights with many positions. What is
-    contracted then takes no products any more.
+    Less to keep are those of biases and gains, whose positions are summed, and of weights with many
+    positions. And the gradient of a single example is what its weighted sum takes anyway: formed at once, it
+    saves the products of positions that its norm would take. What is contracted then takes no products any
+    more.
 
     >>> from jax import numpy as jnp
     >>> compact(Total(jnp.ones((2, 5, 3)))).delta.shape
     (2, 3)
     """
-    shape = factor.shape()
-    size = sum(a.size for a in jax.tree.leaves(factor))
-    if factor.examples() * math.prod(shape) >= size:
-        return factor
-    return Total(factor.per_example(), len(shape))
+    shape, examples = factor.shape(), factor.examples()
+    size = math.prod(shape)
+    fewer = examples * size < sum(a.size for a in jax.tree.leaves(factor))
+    if fewer or (examples == 1 and not _needs_less(factor, size)):
+        return Total(factor.per_example(), len(shape))
+    return factor
+
+
+def _needs_less(factor: Factor, size: int) -> bool:
+    """Whether the norm of an example takes fewer multiplications than its gradient has numbers."""
+    pairs = jax.eval_shape(factor.pairs)
+    return pairs is not None and pairs.work(pairs) <= size
