@@ -74,7 +74,10 @@ class Config:
     """K-FAC's and EKFAC's."""
 
     refresh_every: int = 10
-    """Steps from one eigendecomposition to the next."""
+    """Steps from one refresh of the inverses, or of the eigenvectors, to the next."""
+
+    curvature_every: int = 5
+    """Steps from one measurement of the curvature to the next; divides refresh_every."""
 
     seeds: int = 5
     """Runs of each optimizer at its best rate; the grid is searched on another seed."""
@@ -86,9 +89,12 @@ class Config:
     """Two rates, one seed, few steps and a target that is soon reached, to see whether everything works."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "steps", "look_every", "seeds", "refresh_every"):
+        for name in ("batch", "steps", "look_every", "seeds", "refresh_every", "curvature_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.refresh_every % self.curvature_every:
+            both = f"{self.curvature_every} and {self.refresh_every}"
+            raise ValueError(f"curvature_every must divide refresh_every, got {both}.")
         if not self.rates or min(self.rates) <= 0:
             raise ValueError(f"rates must be positive, and one at least, got {self.rates}.")
         if not self.hidden or min(self.hidden) < 1:
@@ -158,7 +164,15 @@ def _second_order(
 ) -> Method:
     optimizer = optax.inject_hyperparams(make)(learning_rate=1.0)
     every = max(2, config.refresh_every) if kind == "ekfac" else config.refresh_every
-    kfac = make_kfac_step(net, LOSS, optimizer, damping=config.damping, every=every, kind=kind)
+    kfac = make_kfac_step(
+        net,
+        LOSS,
+        optimizer,
+        damping=config.damping,
+        every=every,
+        curvature_every=config.curvature_every,
+        kind=kind,
+    )
 
     def init(params: PyTree, x: jax.Array, y: jax.Array, rate: float) -> PyTree:
         curved, rest = kfac.init(params, x, y)

@@ -53,9 +53,7 @@ from ._common import (
 from .digits import CLASSES, LOSS, Digits, read_digits
 
 PyTree = Any
-Run = Callable[
-    [jax.Array], tuple[jax.Array, jax.Array, jax.Array]
-]
+Run = Callable[[Any], tuple[jax.Array, jax.Array, jax.Array]]
 CLIPPINGS = ("fixed", "adaptive")
 
 

@@ -218,6 +218,32 @@ def test_training_with_sampled_targets(kind):
         np.testing.assert_array_equal(params[0]["b"], start[0]["b"])
 
 
+def test_steps_between_measurements_take_what_is_known():
+    params, y = parameters(DEEP, X), TARGETS
+    make = functools.partial(training.make_kfac_step, DEEP, rules.l2_loss, optax.sgd(0.1))
+    kfac = make(damping=0.03, every=4, curvature_every=2, samples=None)
+    params, state, opt_state, _ = kfac.step(params, (), kfac.init(params, X, y), X, y)
+    grads = jax.jit(funcbp.value_and_grad(DEEP, rules.l2_loss))(params, X, y)[1]
+    after, _, later, metrics = kfac.step(params, state, opt_state, X, y)
+    assert_close(metrics["gradient_norm"], optax.tree.norm(grads))
+    assert_close(later[0].average, opt_state[0].average)
+    for layer, gradient, known, new in zip(params, grads, opt_state[0].scale, after, strict=True):
+        update = known["w"].rows @ np.concatenate([gradient["w"], gradient["b"][None]]) @ known["w"].columns
+        assert_close(new["w"], layer["w"] - 0.1 * update[:-1])
+        assert_close(new["b"], layer["b"] - 0.1 * update[-1])
+    *_, third, _ = kfac.step(after, state, later, X, y)
+    assert (third[0].count, third[0].measured) == (3, 2)
+
+
+def test_damping_below_rounding_gives_no_nan():
+    with jax.enable_x64(False):
+        network, x = layers.dense(3), jnp.ones((4, 5))
+        params, _ = network.init(KEY, x)
+        kfac = training.make_kfac_step(network, LABELS, optax.sgd(1.0), damping=1e-30)
+        params, *_ = kfac.step(params, (), kfac.init(params, x, jnp.arange(4) % 3), x, jnp.arange(4) % 3, KEY)
+        assert all(jnp.isfinite(p).all() for p in params.values())
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="`kind` must be 'kfac' or 'ekfac', got 'shampoo'"):
         training.scale_by_kfac(None, kind="shampoo")
@@ -227,6 +253,8 @@ def test_what_does_not_fit_is_refused():
         training.scale_by_kfac(None, decay=1)
     with pytest.raises(ValueError, match="`form` must be 'expand' or 'reduce', got 'mean'"):
         kronecker_curvature(CURVED, LABELS, form="mean")
+    with pytest.raises(ValueError, match=r"`curvature_every` must divide `every`, 10, .* got 3"):
+        training.make_kfac_step(CURVED, LABELS, optax.sgd(0.1), curvature_every=3)
     with pytest.raises(TypeError, match="`optimizer` must be of optax"):
         training.make_kfac_step(CURVED, LABELS, 0.1)
     params = parameters(CURVED, X)
