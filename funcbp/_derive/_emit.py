@@ -1,37 +1,36 @@
 """Expressions as JAX code: products with `@`, sums, broadcasting, and `einsum` where nothing simpler does."""
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 
-from ._algebra import POWER, Factor, Label, factors_of
+from ._algebra import IDENTITY, POWER, Factor, Label, factors_of
 from ._choices import COMPARE, SELECT, untyped
+from ._code import (
+    ATOM,
+    MATMUL,
+    POWERED,
+    PRODUCT,
+    SIGN,
+    SUM,
+    Code,
+    aligned,
+    dot,
+    einsum,
+    letters_of,
+    merged,
+    quotient,
+    total,
+    volume,
+)
 from ._functions import Function
+from ._keys import contraction_key
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node
 from ._operations import INVERSE, LOG_DETERMINANT, joined
-from ._scalars import Scalar, scalar_of_dimension
+from ._scalars import ONE, Dimension, Scalar, scalar_of_dimension
+from ._structure import CUMULATIVE, SOLVE, Structure, only_triangle, triangle_of
 
-__all__ = ["Emitter"]
-
-SUM, MATMUL, PRODUCT, SIGN, POWERED, ATOM = range(6)
-
-
-@dataclass(frozen=True)
-class Code:
-    """An expression of Python: its text, how tightly it binds, and the indices of its axes.
-
-    `labels` are those axes of the result that it really has, in order; a missing one is left to
-    broadcasting.
-    """
-
-    text: str
-    binds: int
-    labels: tuple[Label, ...]
-
-    def at(self, level: int) -> str:
-        """The text, in parentheses if it binds less tightly."""
-        return self.text if self.binds >= level else f"({self.text})"
+__all__ = ["Emitter", "shape_text", "unscaled"]
 
 
 class Emitter:
@@ -39,13 +38,15 @@ class Emitter:
 
     Args:
         names: of expressions that are computed already.
-        sizes: of the dimensions, to choose the order of products by.
+        structure: what is known of matrices.
         taken: names in use; those of factorizations are added to it.
     """
 
-    def __init__(self, names: dict[Node, str], sizes: Mapping[str, int], taken: set[str]) -> None:
-        self.names, self.sizes, self.taken = names, sizes, taken
+    def __init__(self, names: dict[Node, str], structure: Structure, taken: set[str]) -> None:
+        self.names, self.structure, self.taken = names, structure, taken
+        self.sizes = structure.sizes
         self.repeated: set[Node] = set()
+        self.products: Counter[object] = Counter()
         self.factors: dict[Node, str] = {}
         self.pending: list[str] = []
 
@@ -54,7 +55,7 @@ class Emitter:
         code = self.code(node)
         if len(code.labels) == node.rank:
             return code.text
-        return f"jnp.broadcast_to({self._aligned(code, tuple(range(node.rank))).text}, {shape_text(node)})"
+        return f"jnp.broadcast_to({aligned(code, tuple(range(node.rank))).text}, {shape_text(node)})"
 
     def typed(self, node: Node, like: str) -> str:
         """The same, in the dtype of an array where its own code has none."""
@@ -79,13 +80,34 @@ class Emitter:
             return self._contraction(node)
         if node.op.elementwise:
             return self._elementwise(node)
-        if node.op in (INVERSE, LOG_DETERMINANT) and node.args[0] in self.repeated:
-            factor = self._factored(node.args[0])
-            solved = f"jax.scipy.linalg.lu_solve({factor}, jnp.eye({factor}[0].shape[0]))"
-            logarithm = f"jnp.sum(jnp.log(jnp.abs(jnp.diagonal({factor}[0]))))"
-            return Code(solved if node.op is INVERSE else logarithm, ATOM, own)
-        text = node.op.python(node, [self._whole(a).at(ATOM) for a in node.args])
+        if node.op in (INVERSE, LOG_DETERMINANT, SOLVE):
+            return Code(self._linear_algebra(node), ATOM, own)
+        level = SUM if node.op is CUMULATIVE else ATOM
+        text = node.op.python(node, [self._whole(a).at(level) for a in node.args])
         return Code(text, ATOM, own)
+
+    def _linear_algebra(self, node: Node) -> str:
+        """An inverse, a solve or a determinant, by the cheapest factorization that there is."""
+        matrix = node.args[0]
+        identity = f"jnp.eye({scalar_of_dimension(matrix.shape[0]).spelled()})"
+        right = self.full(node.args[1]) if node.op is SOLVE else identity
+        turn = ", trans=1" if node.op is SOLVE and node.data else ""
+        triangular = self.structure.triangular(matrix)
+        if triangular is not None:
+            stored = self.full(triangular[0])
+            if node.op is LOG_DETERMINANT:
+                return f"jnp.sum(jnp.log(jnp.abs(jnp.diagonal({stored}))))"
+            side = ", lower=True" if triangular[1] else ""
+            return f"jax.scipy.linalg.solve_triangular({stored}, {right}{turn}{side})"
+        if matrix in self.repeated:
+            factor = self._factored(matrix)
+            if node.op is LOG_DETERMINANT:
+                return f"jnp.sum(jnp.log(jnp.abs(jnp.diagonal({factor}[0]))))"
+            return f"jax.scipy.linalg.lu_solve({factor}, {right}{turn})"
+        text = self._whole(matrix).at(ATOM)
+        if node.op is SOLVE:
+            return f"jnp.linalg.solve({text}{'.T' if node.data else ''}, {right})"
+        return node.op.python(node, [text])
 
     def _factored(self, matrix: Node) -> str:
         """The name of the LU factors of a matrix that is solved with more than once."""
@@ -101,9 +123,13 @@ class Emitter:
         codes = [self.code(a) for a in node.args]
         union = tuple(k for k in range(node.rank) if any(k in c.labels for c in codes))
         level = ATOM if node.op is POWER or node.op is COMPARE else SUM
-        texts = [self._aligned(c, union).at(level) for c in codes]
+        if (found := only_triangle(node)) is not None:
+            matrix = self.code(found[0])
+            if matrix.labels == (0, 1):
+                return Code(found[1].of(matrix.text), ATOM, (0, 1))
+        texts = [aligned(c, union).at(level) for c in codes]
         if node.op is SELECT and node.args[0].op is COMPARE and node.args[0] not in self.names:
-            mask = [self._aligned(self.code(a), union).at(ATOM) for a in node.args[0].args]
+            mask = [aligned(self.code(a), union).at(ATOM) for a in node.args[0].args]
             texts[0] = COMPARE.condition(node.args[0], mask)
         if isinstance(node.op, Function) or node.op is SELECT:
             # Of an integer JAX has no sigmoid, and of two integers it chooses an integer.
@@ -114,18 +140,6 @@ class Emitter:
             binds = PRODUCT if text.startswith("1 /") else POWERED if "**" in text else ATOM
         return Code(text, binds, union)
 
-    def _aligned(self, code: Code, target: Sequence[Label]) -> Code:
-        """The same with its axes in the order of the target, and new axes where it has none."""
-        own = [k for k in target if k in code.labels]
-        if tuple(own) != code.labels:
-            code = _transposed(code, own)
-        missing = [k not in code.labels for k in target]
-        if not code.labels or not any(missing[target.index(code.labels[0]) :]):
-            return code
-        start = target.index(code.labels[0])
-        index = ", ".join("None" if gone else ":" for gone in missing[start:])
-        return Code(f"{code.at(ATOM)}[{index}]", ATOM, code.labels)
-
     def _sum(self, node: Node) -> Code:
         placed = self._concatenation(node)
         if placed is not None:
@@ -134,7 +148,7 @@ class Emitter:
         union = tuple(k for k in range(node.rank) if any(k in c.labels for c in codes))
         text = ""
         for code in codes:
-            term = self._aligned(code, union)
+            term = aligned(code, union)
             negative = term.text.startswith("-") and term.binds in (SIGN, MATMUL, PRODUCT)
             body = term.text[1:] if negative else term.at(MATMUL) if text else term.text
             if not text:
@@ -156,6 +170,40 @@ class Emitter:
 
     def _contraction(self, node: Node) -> Code:
         coefficient, factors, out = factors_of(node)
+        alone = self.products[unscaled(node)] < 2
+        return self._masked(coefficient, factors, out) or self._product(coefficient, factors, out, alone)
+
+    def _masked(self, coefficient: Scalar, factors: Sequence[Factor], out: tuple[Label, ...]) -> Code | None:
+        """A matrix of which only the diagonal or a triangle is kept."""
+        for mask, labels in factors:
+            kept = triangle_of(mask)
+            if (
+                (kept is None and mask.op is not IDENTITY)
+                or len(set(labels)) < 2
+                or not set(labels) <= set(out)
+            ):
+                continue
+            others = [f for f in factors if f != (mask, labels)]
+            code = self._product(coefficient, others, out, alone=True)
+            if kept is None:
+                if len(code.labels) == 1 and set(out) == set(labels):
+                    return Code(f"jnp.diag({code.text})", ATOM, out)
+            elif set(code.labels[-2:]) == set(labels):
+                kept = kept if code.labels[-2:] == labels else kept.transposed
+                return Code(kept.of(code.text), ATOM, code.labels)
+        return None
+
+    def _product(
+        self, coefficient: Scalar, factors: Sequence[Factor], out: tuple[Label, ...], alone: bool
+    ) -> Code:
+        """A scalar times factors, summed over what is not `out`.
+
+        Args:
+            coefficient: the scalar.
+            factors: with an index for every axis.
+            out: the indices of the result.
+            alone: whether no other product has the same factors, so that one of them may take the scalar.
+        """
         summed = {k for _, labels in factors for k in labels} - set(out)
         operands, below = [], []
         for factor, labels in factors:
@@ -170,10 +218,13 @@ class Emitter:
             if down and factor.data != -1:
                 code = self._reciprocal(factor, labels)
             (below if down else operands).append(code)
-        solved = self._solves(factors, operands, summed)
-        sizes = {k: self._size(d) for f, labels in factors for k, d in zip(labels, f.shape, strict=True)}
-        operands = self._summed(solved, summed, out, sizes)
-        return self._quotient(coefficient, operands, below, out)
+        dims = {k: d for f, labels in factors for k, d in zip(labels, f.shape, strict=True)}
+        sizes = {k: self._size(d) for k, d in dims.items()}
+        if summed and alone:
+            given = {f.data for f, _ in factors if f.op is VARIABLE and f not in self.names}
+            coefficient, operands, below = _scaled_first(coefficient, operands, below, out, sizes, given)
+        operands = self._summed(operands, summed, out, dims)
+        return quotient(coefficient, operands, below, out, sizes)
 
     def _reciprocal(self, factor: Node, labels: tuple[Label, ...]) -> Code:
         from ._algebra import power
@@ -193,43 +244,20 @@ class Emitter:
             return code
         if len(code.labels) == 2:
             return Code(f"jnp.diagonal({code.text})", ATOM, code.labels[:1])
-        letters, result = _letters(code.labels), tuple(dict.fromkeys(code.labels))
+        letters, result = letters_of(code.labels), tuple(dict.fromkeys(code.labels))
         spec = f"{''.join(letters[k] for k in code.labels)}->{''.join(letters[k] for k in result)}"
         return Code(f'jnp.einsum("{spec}", {code.text})', ATOM, result)
 
-    def _solves(self, factors: Sequence[Factor], operands: list[Code], summed: set[Label]) -> list[Code]:
-        """Products with an inverse as solves."""
-        operands = list(operands)
-        for factor, labels in factors:
-            if factor.op is not INVERSE or factor in self.names or len(set(labels)) < 2:
-                continue
-            own = next((c for c in operands if c.labels == labels and c.text == self.code(factor).text), None)
-            for k, (axis, flip) in enumerate(((labels[1], False), (labels[0], True))):
-                sharing = [c for c in operands if axis in c.labels and c is not own]
-                others = [c for c in operands if c is not own and c not in sharing]
-                if own is None or axis not in summed or len(sharing) != 1 or len(sharing[0].labels) > 2:
-                    continue
-                (rest,) = sharing
-                if labels[k] in rest.labels:  # they share both axes: a product element by element
-                    continue
-                if len(rest.labels) == 2 and rest.labels[0] != axis:
-                    rest = _transposed(rest, rest.labels[::-1])
-                if factor.args[0] in self.repeated:
-                    turn = ", trans=1" if flip else ""
-                    text = f"jax.scipy.linalg.lu_solve({self._factored(factor.args[0])}, {rest.text}{turn})"
-                    operands = [*others, Code(text, ATOM, (labels[k], *rest.labels[1:]))]
-                    break
-                matrix = self._whole(factor.args[0])
-                text = f"jnp.linalg.solve({matrix.at(ATOM)}{'.T' if flip else ''}, {rest.text})"
-                operands = [*others, Code(text, ATOM, (labels[k], *rest.labels[1:]))]
-                break
-        return operands
-
     def _summed(
-        self, operands: list[Code], summed: set[Label], order: tuple[Label, ...], sizes: Mapping[Label, float]
+        self,
+        operands: list[Code],
+        summed: set[Label],
+        order: tuple[Label, ...],
+        dims: Mapping[Label, Dimension],
     ) -> list[Code]:
         """Operands in which nothing is left to be summed."""
         operands = list(operands)
+        sizes = {k: self._size(d) for k, d in dims.items()}
         while True:
             left = [k for k in summed if any(k in c.labels for c in operands)]
             if not left:
@@ -252,126 +280,59 @@ class Emitter:
             assert best is not None
             _, _, group, ready = best
             rest = [c for c in operands if c not in group]
+            after = (*order, *(k for c in rest for k in c.labels))
             if len(group) > 2:
                 group = sorted(group, key=lambda c: len(c.labels))
                 pair = [c for c in group if set(c.labels) <= set(group[-1].labels)][:2]
                 if len(pair) < 2 or len(set(group[-1].labels)) > 2:
                     pair = group
                     ready = frozenset(x for x in left if not any(x in c.labels for c in rest))
-                    operands = [*rest, _einsum(pair, ready)]
+                    operands = [*rest, einsum(pair, ready, after)]
                     continue
-                merged = self._merged(pair)
-                operands = [*rest, merged, *(c for c in group if c not in pair)]
+                operands = [*rest, merged(pair), *(c for c in group if c not in pair)]
                 continue
-            operands = [_total(group[0], ready) if len(group) == 1 else _dot(*group, ready, order), *rest]
-
-    def _merged(self, pair: Sequence[Code]) -> Code:
-        union = max((c.labels for c in pair), key=len)
-        return Code(" * ".join(self._aligned(c, union).at(PRODUCT) for c in pair), PRODUCT, union)
-
-    def _quotient(
-        self, coefficient: Scalar, above: list[Code], below: list[Code], out: Sequence[Label]
-    ) -> Code:
-        union = tuple(k for k in out if any(k in c.labels for c in (*above, *below)))
-        sign = "-" if coefficient.number < 0 else ""
-        top, bottom = coefficient.sides(lambda n: repr(float(n)), _dimension_power)
-        if len(above) == 2 and not below and all(len(c.labels) == 1 for c in above) and len(union) == 2:
-            first, second = above if above[0].labels[0] == union[0] else above[::-1]
-            above = [Code(f"jnp.outer({first.text}, {second.text})", ATOM, union)]
-        scalars = sorted(above, key=lambda c: bool(c.labels))
-        alone = len(above) == 1 and not top and not bottom and not below
-        if alone and not sign:
-            return self._aligned(above[0], union)
-        pieces = top + [self._aligned(c, union).at(MATMUL if alone else PRODUCT) for c in scalars]
-        pieces = [p if k == 0 or not _is_quotient(p) else f"({p})" for k, p in enumerate(pieces)]
-        text = " * ".join(pieces) or "1"
-        lower = bottom + [self._aligned(c, union).at(POWERED) for c in below]
-        if len(bottom) > 1:
-            lower = [f"({' * '.join(bottom)})", *lower[len(bottom) :]]
-        for piece in lower:
-            text += f" / {piece}"
-        binds = PRODUCT if len(pieces) + len(lower) > 1 or not pieces else SIGN if sign else ATOM
-        binds = MATMUL if alone and "@" in text else binds
-        return Code(sign + text, binds, union)
-
-
-def _is_quotient(text: str) -> bool:
-    depth = 0
-    for character in text:
-        depth += (character in "([") - (character in ")]")
-        if depth == 0 and character == "/":
-            return True
-    return False
-
-
-def _dimension_power(base: str | int, exponent: Fraction) -> str:
-    text = str(base).replace("^", "**")
-    text = f"({text})" if " " in text else text
-    if exponent == 1:
-        return text
-    return f"{text}**{exponent}" if exponent.denominator == 1 else f"{text}**{float(exponent)}"
-
-
-def _letters(labels: Sequence[Label]) -> dict[Label, str]:
-    return {k: "ijklmnpqrstuv"[n] for n, k in enumerate(dict.fromkeys(labels))}
-
-
-def _transposed(code: Code, order: Sequence[Label]) -> Code:
-    if len(order) == 2:
-        text = code.text[:-2] if code.text.endswith(".T") and code.binds == ATOM else f"{code.at(ATOM)}.T"
-        return Code(text, ATOM, tuple(order))
-    permutation = ", ".join(str(code.labels.index(k)) for k in order)
-    return Code(f"jnp.transpose({code.text}, ({permutation}))", ATOM, tuple(order))
-
-
-def _total(code: Code, gone: frozenset[Label]) -> Code:
-    axes = [a for a, k in enumerate(code.labels) if k in gone]
-    if len(axes) == len(code.labels):
-        return Code(f"jnp.sum({code.text})", ATOM, ())
-    axis = str(axes[0]) if len(axes) == 1 else f"({', '.join(map(str, axes))})"
-    rest = tuple(k for k in code.labels if k not in gone)
-    return Code(f"jnp.sum({code.text}, axis={axis})", ATOM, rest)
-
-
-def _dot(left: Code, right: Code, gone: frozenset[Label], order: Sequence[Label]) -> Code:
-    """The product of two, summed over the indices in `gone`, if possible with its axes in this order."""
-    shared = set(left.labels) & set(right.labels)
-    if len(left.labels) == len(right.labels) == 2 and len(gone) == 1 and shared == gone:
-        (first,), (second,) = ([k for k in c.labels if k not in gone] for c in (left, right))
-        if first in order and second in order and order.index(first) > order.index(second):
-            left, right = right, left
-    if shared != gone or max(len(left.labels), len(right.labels)) > 2 or len(gone) > 1:
-        if shared == gone and set(left.labels) == set(right.labels) == shared and len(gone) > 1:
-            right = right if right.labels == left.labels else _transposed(right, left.labels)
-            return Code(f"jnp.vdot({left.text}, {right.text})", ATOM, ())
-        if set(left.labels) == set(right.labels):
-            right = right if right.labels == left.labels else _transposed(right, left.labels)
-            return _total(Code(f"{left.at(PRODUCT)} * {right.at(PRODUCT)}", PRODUCT, left.labels), gone)
-        return _einsum([left, right], gone)
-    (k,) = gone
-    if len(left.labels) == 1 and len(right.labels) == 2 and right.labels[0] != k:
-        left, right = right, left
-    if len(left.labels) == 2 and left.labels[1] != k:
-        left = _transposed(left, left.labels[::-1])
-    if len(right.labels) == 2 and right.labels[0] != k:
-        right = _transposed(right, right.labels[::-1])
-    labels = (*(x for x in left.labels if x != k), *(x for x in right.labels if x != k))
-    return Code(f"{_matrix_operand(left)} @ {_matrix_operand(right)}", MATMUL, labels)
-
-
-def _matrix_operand(code: Code) -> str:
-    return code.at(POWERED) if code.binds < ATOM else code.text
-
-
-def _einsum(operands: Sequence[Code], gone: frozenset[Label]) -> Code:
-    letters = _letters([k for c in operands for k in c.labels])
-    out = tuple(dict.fromkeys(k for c in operands for k in c.labels if k not in gone))
-    spec = ",".join("".join(letters[k] for k in c.labels) for c in operands)
-    spec += "->" + "".join(letters[k] for k in out)
-    return Code(f'jnp.einsum("{spec}", {", ".join(c.text for c in operands)})', ATOM, out)
+            operands = [total(group[0], ready) if len(group) == 1 else dot(*group, ready, after, dims), *rest]
 
 
 def shape_text(node: Node) -> str:
     """The shape of a node as a tuple of sizes."""
     inside = ", ".join(scalar_of_dimension(d).spelled() for d in node.shape)
     return f"({inside},)" if node.rank == 1 else f"({inside})"
+
+
+def unscaled(node: Node) -> object:
+    """The same for contractions that differ in scalars alone."""
+    _, indices, out = node.data
+    matrices = [(n, labels) for n, labels in zip(node.args, indices, strict=True) if labels]
+    return contraction_key(ONE, [n for n, _ in matrices], [labels for _, labels in matrices], out)
+
+
+def _scaled_first(
+    coefficient: Scalar,
+    operands: list[Code],
+    below: list[Code],
+    out: Sequence[Label],
+    sizes: Mapping[Label, float],
+    given: set[str],
+) -> tuple[Scalar, list[Code], list[Code]]:
+    """Scalars multiply an operand of a product instead of the product, if there are fewer numbers in it.
+
+    One that is computed, not `given`, is preferred: it is multiplied while it is computed, so that its
+    numbers are not read and written once more, as those of the product are.
+    """
+    result = {k for c in (*operands, *below) for k in c.labels if k in out}
+    most = volume(result, sizes)
+    fewer = [c for c in operands if c.labels and _passes(c, given) * volume(c.labels, sizes) < 2 * most]
+    if not fewer:
+        return coefficient, operands, below
+    smallest = min(fewer, key=lambda c: (c.text in given, volume(c.labels, sizes)))
+    scalars = [c for c in operands if not c.labels]
+    divisors = [c for c in below if not c.labels]
+    scaled = quotient(coefficient.magnitude, [*scalars, smallest], divisors, smallest.labels, sizes)
+    others = [c for c in operands if c.labels and c is not smallest]
+    kept = [scaled if c is smallest else c for c in operands if c is smallest or c in others]
+    return coefficient.sign, kept, [c for c in below if c.labels]
+
+
+def _passes(code: Code, given: set[str]) -> int:
+    return 2 if code.text in given else 1

@@ -122,7 +122,7 @@ def _start(state: State, value: Node, loop: Loop, writer: StatementWriter) -> st
     """The value before the first step; of a constant one with the dtype of the operands."""
     number = constant_value(value)
     if number is None:
-        return writer.emitter.typed(value, _like(loop))
+        return writer.emitter.typed(writer.structure.lowered(value), _like(loop))
     if not number.number:
         return _zeros(state.now, loop)
     return f"jnp.full({shape_text(state.now)}, {number.spelled()}, {_like(loop)}.dtype)"
@@ -170,10 +170,10 @@ def backward_lines(loop: Loop, value: Node, writer: StatementWriter) -> list[str
     inner = _step_writer(loop, statements, names, writer)
     body = inner.lines()
     carried = [
-        inner.emitter.full(code.carried[s.base]) if s.base in code.carried else f"jnp.zeros_like({before[k]})"
+        inner.full(code.carried[s.base]) if s.base in code.carried else f"jnp.zeros_like({before[k]})"
         for k, s in enumerate(states)
     ]
-    carried += [inner.emitter.full(add(s, node)) for s, node in code.sums.items()]
+    carried += [inner.full(add(s, node)) for s, node in code.sums.items()]
     kept = [names.of(row) for row in code.kept]
     for k, text in enumerate(carried):
         if len(", ".join(carried + kept)) > _LONG:

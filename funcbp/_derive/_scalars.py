@@ -62,6 +62,16 @@ class Scalar:
         base = f"{self.spelled()} {sign} {Scalar(abs(other.number), other.powers).spelled()}"
         return Scalar(Fraction(1), ((base, Fraction(1)),))
 
+    @property
+    def magnitude(self) -> "Scalar":
+        """The scalar without its sign."""
+        return Scalar(abs(self.number), self.powers)
+
+    @property
+    def sign(self) -> "Scalar":
+        """1 or -1."""
+        return Scalar(Fraction(-1 if self.number < 0 else 1))
+
     def spelled(self) -> str:
         """As an expression of Python in the names of the dimensions."""
         above, below = self.sides(lambda number: str(number) if number.denominator == 1 else _decimal(number))

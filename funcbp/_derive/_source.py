@@ -4,8 +4,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from ._algebra import split
 from ._differentiate import expand
-from ._emit import Emitter, shape_text
+from ._emit import Emitter, shape_text, unscaled
 from ._functions import Function
 from ._loop_code import BACKWARD
 from ._loops import Loop
@@ -16,11 +17,13 @@ from ._predicates import constant_value, is_product, is_view
 from ._program import Program
 from ._scalars import Dimension
 from ._scan import RESULT
+from ._structure import SOLVE, Structure
 from ._trees import Trees
 
 __all__ = ["StatementWriter", "source_of", "wrapped"]
 
 _WIDTH = 96
+_PRODUCT = r"(?<!\w)\((\w+(?:\.T)? @ \w+(?:\.T)?)\)"
 
 
 def source_of(
@@ -115,19 +118,24 @@ class StatementWriter:
         taken: set[str],
         given: Mapping[Node, str] | None = None,
     ) -> None:
-        self.statements, self.layers = list(statements), layers
-        self.aliases, self.taken = aliases, taken | set(aliases.values())
-        self.emitter = Emitter(dict(given or {}), sizes, self.taken)
+        self.structure = Structure(dict(statements), sizes)
+        self.statements = [(name, self.structure.lowered(value)) for name, value in statements]
+        self.layers, self.aliases, self.taken = layers, aliases, taken | set(aliases.values())
+        self.emitter = Emitter(dict(given or {}), self.structure, self.taken)
         self.loops: Mapping[str, Loop] = {}
         self.uses: Counter[Node] = Counter()
-        for node in topological([value for _, value in self.statements]):
+        nodes = topological([value for _, value in self.statements])
+        for node in nodes:
             self.uses.update(node.args)
         self.uses.update(value for _, value in self.statements)
-        factored: Counter[Node] = Counter()
-        for node in topological([value for _, value in self.statements]):
-            if node.op in (INVERSE, LOG_DETERMINANT):
-                factored[node.args[0]] += self.uses[node]
+        self.ranks = {n.data: n.rank for n in nodes if n.op is VARIABLE}
+        self.emitter.products.update(unscaled(n) for n in nodes if is_product(n))
+        factored = Counter(n.args[0] for n in nodes if n.op in (INVERSE, LOG_DETERMINANT, SOLVE))
         self.emitter.repeated = {matrix for matrix, count in factored.items() if count > 1}
+
+    def full(self, node: Node) -> str:
+        """An expression, for what is no assignment."""
+        return self.emitter.full(self.structure.lowered(node))
 
     def lines(self) -> list[str]:
         """An assignment a line: intermediates, the value, δ's, gradients, and what is used twice."""
@@ -153,21 +161,46 @@ class StatementWriter:
             if value.op is not VARIABLE and value not in self.emitter.names:
                 self.emitter.names[value] = name
             self.emitter.names[variable(name, value.shape)] = name
+        return self._products_once(out)
+
+    def _products_once(self, lines: Sequence[str]) -> list[str]:
+        """The lines, where a product of two matrices that several of them have is computed by the first."""
+        own = {line for line in lines if re.match(r"\w+ = ", line)}
+        counts = Counter(p for line in own for p in set(re.findall(_PRODUCT, line)))
+        pairs = [line.split(" = ", 1) for line in lines if line in own]
+        defined = {p: name for name, p in pairs if re.fullmatch(_PRODUCT, f"({p})")}
+        early = {p: name for p, name in defined.items() if not name.startswith(("delta", "grad_"))}
+        names: dict[str, str] = {}
+        out: list[str] = []
+        for line in lines:
+            name, _, text = line.partition(" = ")
+            if line not in own or names.get(text) == name:
+                out += [line] if line not in own else []
+                continue
+            for product in dict.fromkeys(re.findall(_PRODUCT, text)):
+                shared = product in early or (counts[product] > 1 and self._of_matrices(product))
+                if product not in names and shared:
+                    names[product] = early.get(product) or fresh("t", 2, False, self.taken)
+                    out.append(f"{names[product]} = {product}")
+                text = _replaced(text, product, names.get(product))
+            if text in defined:
+                names.setdefault(text, name)
+            out.append(f"{name} = {text}")
         return out
 
     def _repeated_products(self, text: str) -> tuple[list[str], str]:
         """Products of matrices that a line has more than once, as assignments, and the line with names."""
-        ranks = {name: node.rank for node, name in self.emitter.names.items()}
         out = []
-        for product in dict.fromkeys(re.findall(r"\(((?:\w+)(?:\.T)? @ (?:\w+)(?:\.T)?)\)", text)):
-            operands = [x.removesuffix(".T") for x in product.split(" @ ")]
-            standing = len(re.findall(rf"(?<!\w)\({re.escape(product)}\)", text))
-            if standing < 2 or any(ranks.get(x) != 2 for x in operands):
-                continue
-            name = fresh("t", 2, False, self.taken)
-            out.append(f"{name} = {product}")
-            text = re.sub(rf"(?<!\w)\({re.escape(product)}\)", name, text)
+        for product in dict.fromkeys(re.findall(_PRODUCT, text)):
+            if len(re.findall(rf"(?<!\w)\({re.escape(product)}\)", text)) > 1 and self._of_matrices(product):
+                name = fresh("t", 2, False, self.taken)
+                out.append(f"{name} = {product}")
+                text = _replaced(text, product, name)
         return out, text
+
+    def _of_matrices(self, product: str) -> bool:
+        ranks = self.ranks | {name: node.rank for node, name in self.emitter.names.items()}
+        return all(ranks.get(x.removesuffix(".T")) == 2 for x in product.split(" @ "))
 
     def _loop(self, name: str, value: Node) -> list[str]:
         """A recurrence or its backward pass, at the first of its results."""
@@ -211,7 +244,9 @@ class StatementWriter:
     def _named_part(self, value: Node, length: int) -> str:
         """A name for a part of a line that is too long."""
         parts = [
-            n for n in topological([value])[:-1] if n.args and not is_view(n) and n not in self.emitter.names
+            n
+            for n in topological([value])[:-1]
+            if n.args and not is_view(n) and n not in self.emitter.names and split(n)[0].number > 0
         ]
         texts = [(abs(len(self.emitter.full(n)) - length // 2), k, n) for k, n in enumerate(parts)]
         if not texts:
@@ -227,8 +262,6 @@ class StatementWriter:
         return lines
 
     def _worth_a_name(self, node: Node) -> bool:
-        if node.op is INVERSE and node.args[0] in self.emitter.repeated:
-            return False
         if node.op is VARIABLE or not node.args or is_view(node):
             return False
         if node.op in (ADD, CONTRACTION):
@@ -248,6 +281,11 @@ class StatementWriter:
 
     def _pre_activation(self, node: Node) -> bool:
         return node.op is VARIABLE and node.data[0] in "pP" and node.data in self.layers
+
+
+def _replaced(text: str, product: str, name: str | None) -> str:
+    """The text with a name for a product in parentheses, if there is one."""
+    return re.sub(rf"(?<!\w)\({re.escape(product)}\)", name, text) if name else text
 
 
 def _reshaped(arguments: Mapping[str, tuple[Dimension, ...]]) -> list[str]:
@@ -274,7 +312,7 @@ def _without_unused(body: Sequence[str]) -> list[str]:
     for line in reversed(body):
         name, is_assignment, value = line.partition(" = ")
         if not is_assignment or not name.isidentifier() or name in read:
-            read |= set(re.findall(r"[^\W\d]\w*", value if is_assignment else line))
+            read |= set(re.findall(r"(?<![.\w])[^\W\d]\w*", value if is_assignment else line))
             out.append(line)
     return out[::-1]
 
