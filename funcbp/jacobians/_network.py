@@ -1,104 +1,34 @@
 """A network's Jacobian: the product of its layers' operators, from one forward pass.
 
 With p = q W + b and q = σ(p) in turn, ∂vec(Q_L)/∂vec(W_l) = [Π Diag(vec σ′) (Wᵀ ⊗ I)] (I ⊗ Q_l), vec stacking
-columns. A layer that is one rule has that rule's structure; a chain is the product, a skip connection I + J;
-every other layer is matrix-free: forward mode of its `fwd`, and its `bwd`.
+columns. A layer that is made of rules has their structure; a chain is the product, a skip connection I + J,
+branches a sum, equal blocks a product over them, and a parameter that is used twice has the sum of both uses.
+Every other layer is matrix-free: forward mode of its `fwd`, and its `bwd`.
 """
 
-import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax import lax
 from jax import numpy as jnp
 
-from .. import rules
-from ..factors import contract
 from ..layers import Context, Layer
 from ..layers._layer import Parts, in_layer, path_string
-from ._calls import Call
-from ._names import subscript
+from ._at import At, Done, Kind, PyTree, is_array, mapped, matrix_free, parts_of, picked
+from ._layers import LEAVES
 from ._operator import Operator
-from ._rules import of_rule
 from .identity import Identity
-from .matrix_free import MatrixFree
 from .product import compose
+from .repeated import Repeated, RepeatedByParameter
+from .selection import Commutation, Selection
 from .sum import add
+from .tensor_product import tensor_product
 
 __all__ = ["of_network"]
 
-PyTree = Any
 _EVALUATION = Context(None, False)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Done:
-    """A layer after its forward pass.
-
-    Attributes:
-        y: the output.
-        name: what it is called.
-        by_x: ∂y/∂x; None if that is not asked for.
-        by_params: ∂y/∂θ in the tree of the parameters; None if that is not asked for.
-    """
-
-    y: jax.Array
-    name: str
-    by_x: Operator | None
-    by_params: PyTree
-
-
-@dataclasses.dataclass(frozen=True)
-class _At:
-    """Where a layer is: what it reads, and what is asked of it."""
-
-    params: PyTree
-    state: PyTree
-    x: Any
-    name: str
-    place: tuple[str, ...]
-    context: Context
-    by_x: bool
-    by_params: bool
-
-    def called(self, name: str) -> str:
-        """A name with the place of the layer."""
-        index = "".join(subscript(int(p)) if p.isdigit() else f"_{p}" for p in self.place)
-        return name + index
-
-
-@dataclasses.dataclass(frozen=True)
-class _LayerMaps:
-    """Derivatives of a layer by its input (position None) or one of its parameters."""
-
-    layer: Layer
-    position: int | None
-
-    def push(self, args: Any, x_t: jax.Array) -> jax.Array:
-        """Forward mode of the layer's `fwd`."""
-        params, state, x, mask, positions = args
-        context = Context(None, False, mask, positions)
-        leaves, structure = jax.tree.flatten(params)
-
-        def at(moved: jax.Array) -> jax.Array:
-            if self.position is None:
-                return self.layer.fwd(params, state, moved, context).y
-            moving = [*leaves[: self.position], moved, *leaves[self.position + 1 :]]
-            return self.layer.fwd(jax.tree.unflatten(structure, moving), state, x, context).y
-
-        return jax.jvp(at, (x if self.position is None else leaves[self.position],), (x_t,))[1]
-
-    def pull(self, args: Any, y_ct: jax.Array) -> jax.Array:
-        """The layer's `bwd`."""
-        params, state, x, mask, positions = args
-        residuals = self.layer.fwd(params, state, x, Context(None, False, mask, positions)).residuals
-        done = self.layer.bwd(params, residuals, y_ct, _gradient, None, ())
-        return done.x_ct if self.position is None else jax.tree.leaves(done.collected)[self.position]
-
-
-def _gradient(path: Any, parameter: jax.Array, factor: Any, aux: Any) -> jax.Array:
-    del path, aux
-    return contract(factor, parameter.dtype)
 
 
 def of_network(
@@ -128,135 +58,200 @@ def of_network(
         raise TypeError("jacobian: the input must be one array of real numbers to be differentiated by.")
     called = "x" if names is None else names[-1]
     context = _EVALUATION._replace(mask=mask, positions=positions)
-    done = _walk(network, _At(params, state, x, called, (), context, argnum == 1, argnum == 0))
-    return done.by_x if argnum == 1 else done.by_params
+    at = At(params, state, x, called, (), context, argnum == 1, argnum == 0)
+    spec = jax.eval_shape(lambda params, x: network.fwd(params, state, x, context).y, params, x)
+    paths, structure = jax.tree_util.tree_flatten_with_path(spec)
+    each = [_walk(network, at.moved(pick=path)) for path, _ in paths]
+    return structure.unflatten([done.by_x if argnum == 1 else done.by_params for done in each])
 
 
-def _walk(layer: Layer, at: _At) -> _Done:
+def _walk(layer: Layer, at: At) -> Done:
     """The layer's operators, by what kind of layer it is."""
-    parts = _parts(layer)
-    return _KINDS.get(parts.kind, _matrix_free)(layer, at, parts)
+    parts = parts_of(layer)
+    return _KINDS.get(parts.kind, matrix_free)(layer, at, parts)
 
 
-def _parts(layer: Layer) -> Parts:
-    """What the layer is made of; for one that does not say, the name of what made it."""
-    return layer.parts or Parts(getattr(layer.fwd, "__qualname__", "layer").split(".")[0])
-
-
-def _chain(layer: Layer, at: _At, inside: Parts) -> _Done:
+def _chain(layer: Layer, at: At, inside: Parts) -> Done:
     """J = J_L … J_2 J_1."""
-    del layer
     members = inside.options["members"]
     parts, states = members.split(at.params, "params"), members.split_state(at.state)
-    done: list[_Done] = []
-    y, name = at.x, at.name
+    done: list[Done] = []
+    y, name, last = at.x, at.name, len(parts) - 1
     for i, member in enumerate(members.layers):
         with in_layer(members.places[i]):
-            place = (*at.place, str(members.names[i]))
-            inner = _At(parts[i], states[i], y, name, place, at.context, at.by_x or i > 0, at.by_params)
+            inner = at.moved(
+                params=parts[i],
+                state=states[i],
+                x=y,
+                name=name,
+                place=(*at.place, str(members.names[i])),
+                by_x=at.by_x or i > 0,
+                pick=at.pick if i == last else (),
+            )
             done.append(_walk(member, inner))
+        if i < last and not is_array(done[-1].y):
+            return matrix_free(layer, at, inside)
         y, name = done[-1].y, done[-1].name
-    after: Operator = Identity(y.shape)
+    return _multiplied(done, at, members.build)
+
+
+def _multiplied(done: Sequence[Done], at: At, build: Callable[[list[PyTree]], PyTree]) -> Done:
+    """The product of what was done one after the other."""
+    if not at.pick and not is_array(done[-1].y):
+        return Done(done[-1].y, done[-1].name, None, None)
+    after: Operator = Identity(picked(done[-1].y, at.pick).shape)
     by_params: list[PyTree] = []
     for one in reversed(done):
-        by_params.append(_mapped(lambda operator, after=after: compose(after, operator), one.by_params))
+        by_params.append(mapped(functools.partial(compose, after), one.by_params))
         if one.by_x is not None:
             after = compose(after, one.by_x)
-    return _Done(
-        y, name, after if at.by_x else None, members.build(by_params[::-1]) if at.by_params else None
-    )
+    own = build(by_params[::-1]) if at.by_params else None
+    return Done(done[-1].y, done[-1].name, after if at.by_x else None, own)
 
 
-def _residual(layer: Layer, at: _At, inside: Parts) -> _Done:
+def _residual(layer: Layer, at: At, inside: Parts) -> Done:
     """J = I + J of the body."""
-    if inside.options["entry"] is not None:
-        return _matrix_free(layer, at, inside)
+    if inside.options["entry"] is not None or not is_array(at.x):
+        return matrix_free(layer, at, inside)
     done = _walk(inside.layers[0], at)
     by_x = None if done.by_x is None else add(Identity(at.x.shape), done.by_x)
-    return _Done(at.x + done.y, at.called("y"), by_x, done.by_params)
+    return Done(at.x + done.y, at.called("y"), by_x, done.by_params)
 
 
-def _recompute(layer: Layer, at: _At, inside: Parts) -> _Done:
+def _recompute(layer: Layer, at: At, inside: Parts) -> Done:
     """J of the layer: it differs in what is kept."""
     del layer
     return _walk(inside.layers[0], at)
 
 
-def _dense(layer: Layer, at: _At, inside: Parts) -> _Done:
-    del layer, inside
-    return _ruled(rules.dense, at, ("w", "b"), "p", {})
+def _add(layer: Layer, at: At, inside: Parts) -> Done:
+    """J = Σ J of the branches."""
+    members = parts_of(inside.layers[0]).options["members"]
+    done = [_branch(members, i, at.moved(pick=())) for i in range(len(members.layers))]
+    if not all(is_array(one.y) for one in done):
+        return matrix_free(layer, at, inside)
+    y = functools.reduce(jnp.add, (one.y for one in done))
+    by_x = functools.reduce(add, [one.by_x for one in done if one.by_x is not None]) if at.by_x else None
+    by_params = members.build([one.by_params for one in done]) if at.by_params else None
+    return Done(y, at.called("y"), by_x, by_params)
 
 
-def _activation(layer: Layer, at: _At, inside: Parts) -> _Done:
+def _parallel(layer: Layer, at: At, inside: Parts) -> Done:
+    """That of the branch whose output is differentiated; by the others' parameters 0."""
+    if not at.pick:
+        return matrix_free(layer, at, inside)
+    members, (chosen, *rest) = inside.options["members"], at.pick
+    which = members.keys.index(chosen)
+    done = _branch(members, which, at.moved(pick=tuple(rest)))
+    y = jax.eval_shape(lambda: layer.fwd(at.params, at.state, at.x, at.context).y)
+    if not at.by_params:
+        return Done(y, done.name, done.by_x, None)
+    nothing = functools.partial(_nothing, picked(y, at.pick).shape)
+    by_params = [jax.tree.map(nothing, part) for part in members.split(at.params, "params")]
+    by_params[which] = done.by_params
+    return Done(y, done.name, done.by_x, members.build(by_params))
+
+
+def _branch(members: Any, i: int, at: At) -> Done:
+    """The i-th of several layers that read the same."""
+    params, states = members.split(at.params, "params"), members.split_state(at.state)
+    with in_layer(members.places[i]):
+        place = (*at.place, str(members.names[i]))
+        return _walk(members.layers[i], at.moved(params=params[i], state=states[i], place=place))
+
+
+def _nothing(out_shape: tuple[int, ...], x: jax.Array) -> Operator:
+    return Selection(jnp.full(out_shape, x.size), x.shape, out_shape, "0")
+
+
+def _repeat(layer: Layer, at: At, inside: Parts) -> Done:
+    """J = J_n … J_2 J_1, the blocks' operators stacked."""
+    if not is_array(at.x):
+        return matrix_free(layer, at, inside)
+    (block,) = inside.layers
+
+    def step(params: PyTree, state: PyTree, x: jax.Array) -> Done:
+        return _walk(block, at.moved(params=params, state=state, x=x, by_x=True))
+
+    return _scanned(at, inside.options["times"], step)
+
+
+def _scanned(at: At, times: int, step: Callable[[PyTree, PyTree, jax.Array], Done]) -> Done:
+    """Equal blocks one after the other."""
+
+    def forth(x: jax.Array, each: tuple[PyTree, PyTree]) -> tuple[jax.Array, jax.Array]:
+        return step(*each, x).y, x
+
+    def operators(*each: Any) -> tuple[Any, PyTree]:
+        done = step(*each)
+        return done.by_x, done.by_params
+
+    y, inputs = lax.scan(forth, at.x, (at.params, at.state), length=times)
+    by_x, by_params = jax.vmap(operators, axis_size=times)(at.params, at.state, inputs)
+    whole = by_x if isinstance(by_x, Identity) else Repeated(by_x, times)
+    own = mapped(lambda operator: RepeatedByParameter(by_x, operator, times), by_params)
+    return Done(y, at.called("y"), whole if at.by_x else None, own)
+
+
+def _reversible(layer: Layer, at: At, inside: Parts) -> Done:
+    """Every block is (I + S₂ᵀ G S₁) (I + S₁ᵀ F S₂), with S the halves of the last axis."""
+    if not is_array(at.x):
+        return matrix_free(layer, at, inside)
+    f, g = inside.layers
+    *lead, width = at.x.shape
+    half = width // 2
+
+    def part(k: int) -> Operator:
+        cut = Selection(jnp.arange(half) + k * half, (width,), (half,), f"S{'₁₂'[k]}")
+        return tensor_product(Identity(tuple(lead)), cut)
+
+    def step(params: PyTree, state: PyTree, x: jax.Array) -> Done:
+        same, done = Identity(x.shape), dict[str, Any]()
+        shear: dict[str, Operator] = {}
+        for name, one, reads, writes in (("f", f, part(1), part(0)), ("g", g, part(0), part(1))):
+            inner = at.moved(
+                params=params[name],
+                state=state[name] if state else (),
+                x=reads.push(x),
+                place=(*at.place, name),
+                by_x=True,
+            )
+            done[name] = _walk(one, inner)
+            x = x + writes.pull(done[name].y)
+            shear[name] = add(same, compose(writes.T, compose(done[name].by_x, reads)))
+            done[name] = mapped(functools.partial(compose, writes.T), done[name].by_params)
+        by_f = mapped(functools.partial(compose, shear["g"]), done["f"])
+        by_params = {"f": by_f, "g": done["g"]} if at.by_params else None
+        return Done(x, "x", compose(shear["g"], shear["f"]), by_params)
+
+    return _scanned(at, inside.options["times"], step)
+
+
+def _tied(layer: Layer, at: At, inside: Parts) -> Done:
+    """By a parameter that is used several times: the sum over its uses."""
     del layer
-    return _ruled(inside.options["rule"], at, (), "q", inside.options["static"])
+    done = _walk(inside.layers[0], at.moved(params=inside.options["whole"](at.params)))
+    if not at.by_params:
+        return done
+    leaves = jax.tree_util.tree_leaves_with_path(done.by_params, is_leaf=lambda a: isinstance(a, Operator))
+    uses = {path_string(path): operator for path, operator in leaves}
+    for target, source in inside.options["share"].items():
+        use, name = uses.pop(target), source.removesuffix(".T")
+        if name != source:
+            use = compose(use, Commutation(use.in_shape[::-1]))
+        uses[name] = add(uses[name], use)
+    by_params = jax.tree.structure(at.params).unflatten(uses.values())
+    return Done(done.y, done.name, done.by_x, by_params)
 
 
-def _normalization(layer: Layer, at: _At, inside: Parts) -> _Done:
-    del layer
-    wanted = [a.name for a in inside.options["rule"].signature.arguments[1:]]
-    return _ruled(inside.options["rule"], at, wanted, "y", inside.options["static"])
-
-
-def _embedding(layer: Layer, at: _At, inside: Parts) -> _Done:
-    del inside
-    y = layer.fwd(at.params, at.state, at.x, at.context).y
-    table = at.params["table"]
-    call = Call(rules.embedding, (table, at.x), {}, 0, (at.called("table"), at.name))
-    return _Done(y, at.called("q"), None, {"table": of_rule(call)} if at.by_params else None)
-
-
-def _dropout(layer: Layer, at: _At, inside: Parts) -> _Done:
-    """In evaluation it lets everything through."""
-    del layer, inside
-    return _Done(at.x, at.name, Identity(at.x.shape) if at.by_x else None, ())
-
-
-def _ruled(rule: Any, at: _At, wanted: Sequence[str], output: str, static: dict[str, Any]) -> _Done:
-    """A layer that is a rule of its input and its parameters."""
-    args = (at.x, *(at.params.get(name) if wanted else None for name in wanted))
-    names = (at.name, *(at.called(name) for name in wanted))
-    arrays, options = rule.signature.bind(args, static)
-    calls = [Call(rule, arrays, options, k, names) for k in range(len(args))]
-    by_params: PyTree = {n: of_rule(calls[k]) for k, n in enumerate(wanted, 1) if args[k] is not None}
-    return _Done(
-        calls[0].out,
-        at.called(output),
-        of_rule(calls[0]) if at.by_x else None,
-        (by_params if wanted else ()) if at.by_params else None,
-    )
-
-
-def _matrix_free(layer: Layer, at: _At, inside: Parts) -> _Done:
-    del inside
-    y = layer.fwd(at.params, at.state, at.x, at.context).y
-    args = (at.params, at.state, at.x, at.context.mask, at.context.positions)
-    kind = _parts(layer).kind
-
-    def operator(position: int | None, shape: tuple[int, ...], of: str) -> Operator:
-        maps = _LayerMaps(layer, position)
-        return MatrixFree(args, maps, shape, y.shape, f"∂{at.called(kind)}/∂{of}")
-
-    by_params: PyTree = None
-    if at.by_params:
-        entries, structure = jax.tree_util.tree_flatten_with_path(at.params)
-        found = [operator(k, leaf.shape, path_string(path)) for k, (path, leaf) in enumerate(entries)]
-        by_params = jax.tree.unflatten(structure, found)
-    by_x = operator(None, at.x.shape, at.name) if at.by_x else None
-    return _Done(y, at.called("y"), by_x, by_params)
-
-
-def _mapped(change: Callable[[Operator], Operator], tree: PyTree) -> PyTree:
-    return jax.tree.map(change, tree, is_leaf=lambda leaf: isinstance(leaf, Operator))
-
-
-_KINDS: dict[str, Callable[[Layer, _At, Parts], _Done]] = {
+_KINDS: dict[str, Kind] = {
+    **LEAVES,
     "chain": _chain,
     "residual": _residual,
     "recompute": _recompute,
-    "dense": _dense,
-    "activation": _activation,
-    "_normalization": _normalization,
-    "embedding": _embedding,
-    "dropout": _dropout,
+    "add": _add,
+    "parallel": _parallel,
+    "repeat": _repeat,
+    "reversible": _reversible,
+    "tied": _tied,
 }

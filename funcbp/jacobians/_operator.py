@@ -9,13 +9,14 @@ whether outputs are its rows (numerator layout) or its columns (denominator layo
 import dataclasses
 import math
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
 from jax import numpy as jnp
 
-__all__ = ["Layout", "Operator", "Shape", "Vec", "check_vec", "size", "structure"]
+__all__ = ["Layout", "Operator", "Shape", "Vec", "check_vec", "held_in", "size", "structure"]
 
 Shape = tuple[int, ...]
 Layout = Literal["numerator", "denominator"]
@@ -225,6 +226,11 @@ class Operator:
             f"{what}: the structure of {self} does not give it; where the matrix fits into memory, use "
             f"{dense}."
         )
+
+
+def held_in(field: str) -> Any:
+    """A shape of an operator that is one of its fields."""
+    return property(attrgetter(field), doc=f"The shape, `{field}`.")
 
 
 def check_vec(vec: str) -> None:

@@ -5,7 +5,9 @@ A rule that is not in the table is applied by forward mode and by its backward p
 
 from .._rule import Rule
 from .._signature import is_variadic
+from . import _images as images
 from . import _structures as made
+from ._attention import attention
 from ._calls import Call
 from ._operator import Operator
 from .matrix_free import MatrixFree
@@ -53,13 +55,13 @@ _ELEMENTWISE_NAMES = """
     straight_through_step sigmoid_binary_cross_entropy sigmoid_focal_loss squared_error l2_loss
     absolute_error quantile_loss huber_loss log_cosh hinge_loss normal_logpdf laplace_logpdf cauchy_logpdf
     logistic_logpdf student_t_logpdf gamma_logpdf beta_logpdf normal_sample bernoulli_logpmf
-    poisson_logpmf hadamard sparsemax_loss smooth_labels
+    poisson_logpmf hadamard sparsemax_loss smooth_labels perceptron_loss
 """
 # One number for every example.
 _ROWS_NAMES = """
     logsumexp logmeanexp softmax_entropy maxout sum mean prod max min var std softmax_cross_entropy
     safe_softmax_cross_entropy softmax_cross_entropy_with_integer_labels cosine_similarity cosine_distance
-    kl_divergence perceptron_loss multiclass_hinge_loss multiclass_perceptron_loss
+    kl_divergence multiclass_hinge_loss multiclass_perceptron_loss
     softmax_fenchel_young_loss det logdet_positive_definite logdet_gram linear_form bilinear_product
     quadratic_form gram_form gram_product_form trace trace_product trace_sandwich trace_quadratic
     trace_inverse inverse_form vector_norm frobenius_norm nuclear_norm operator_norm least_squares_cost
@@ -82,6 +84,23 @@ _TABLE: dict[tuple[str, str], made.Builder] = {
     ("matmul", "a"): made.matmul,
     ("matmul", "b"): made.matmul,
     ("low_rank_adapter", "w"): made.by_weight,
+    ("conv_general", "x"): images.linear("Conv", "w"),
+    ("conv_general", "w"): images.by_kernel,
+    ("conv_transpose", "x"): images.linear("ConvTranspose", "w"),
+    ("conv_transpose", "w"): images.by_kernel,
+    ("avg_pool", "x"): images.averaged,
+    ("adaptive_avg_pool", "x"): images.averaged,
+    ("global_avg_pool", "x"): images.global_average,
+    ("max_pool", "x"): images.selected,
+    ("adaptive_max_pool", "x"): images.selected,
+    ("global_max_pool", "x"): images.selected,
+    ("group_norm", "x"): images.grouped_norm,
+    ("instance_norm", "x"): images.grouped_norm,
+    ("embedding", "table"): images.rows_looked_up,
+    ("rotary_embedding", "x"): images.linear("Rot"),
+    ("dot_product_attention", "query"): attention,
+    ("dot_product_attention", "key"): attention,
+    ("dot_product_attention", "value"): attention,
     ("sandwich", "a"): made.sandwich,
     ("sandwich", "x"): made.sandwich,
     ("sandwich", "b"): made.sandwich,
@@ -124,7 +143,6 @@ _TABLE: dict[tuple[str, str], made.Builder] = {
             ("roll", "x"),
             ("take", "x"),
             ("take_along_axis", "x"),
-            ("embedding", "table"),
             ("dynamic_slice_in_dim", "x"),
             ("vectorize", "x"),
             ("commutation", "v"),

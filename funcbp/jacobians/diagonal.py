@@ -3,7 +3,7 @@
 import jax
 from jax import numpy as jnp
 
-from ._operator import Operator, Shape, Vec, size, structure
+from ._operator import Operator, Shape, Vec, held_in, size, structure
 
 __all__ = ["Diagonal"]
 
@@ -28,15 +28,7 @@ class Diagonal(Operator):
     shape: Shape
     name: str = "s"
 
-    @property
-    def in_shape(self) -> Shape:
-        """Shape of the input."""
-        return self.shape
-
-    @property
-    def out_shape(self) -> Shape:
-        """Shape of the output."""
-        return self.shape
+    in_shape = out_shape = held_in("shape")
 
     @property
     def T(self) -> Operator:

@@ -4,7 +4,7 @@ import jax
 from jax import numpy as jnp
 
 from . import _names
-from ._operator import Operator, Shape, Vec, size, structure
+from ._operator import Operator, Shape, Vec, held_in, size, structure
 
 __all__ = ["Identity"]
 
@@ -19,15 +19,7 @@ class Identity(Operator):
 
     shape: Shape
 
-    @property
-    def in_shape(self) -> Shape:
-        """Shape of the input."""
-        return self.shape
-
-    @property
-    def out_shape(self) -> Shape:
-        """Shape of the output."""
-        return self.shape
+    in_shape = out_shape = held_in("shape")
 
     @property
     def T(self) -> Operator:

@@ -1,13 +1,13 @@
-"""Matrix-free: a derivative that is applied, and of which no more is known."""
+"""What is applied and not written down: linear maps that have a name, and derivatives that have none."""
 
 from typing import Any, Protocol
 
 import jax
 
-from ._operator import Operator, Shape, Vec, structure
+from ._operator import Operator, Shape, Vec, held_in, structure
 from .transposed import Transposed
 
-__all__ = ["Maps", "MatrixFree"]
+__all__ = ["Linear", "Maps", "MatrixFree"]
 
 
 class Maps(Protocol):
@@ -23,7 +23,7 @@ class Maps(Protocol):
 
 
 @structure("args")
-class MatrixFree(Operator):
+class _Applied(Operator):
     """dY = Df(X)[dX], by forward mode; Ȳ Df(X), by a backward pass.
 
     Attributes:
@@ -40,15 +40,7 @@ class MatrixFree(Operator):
     out_shape_: Shape
     name: str = "Df"
 
-    @property
-    def in_shape(self) -> Shape:
-        """Shape of the input."""
-        return self.in_shape_
-
-    @property
-    def out_shape(self) -> Shape:
-        """Shape of the output."""
-        return self.out_shape_
+    in_shape, out_shape = held_in("in_shape_"), held_in("out_shape_")
 
     @property
     def T(self) -> Operator:
@@ -63,7 +55,22 @@ class MatrixFree(Operator):
         """The backward pass."""
         return self.maps.pull(self.args, y_ct)
 
+
+@structure("args")
+class MatrixFree(_Applied):
+    """A derivative that is applied, and of which no more is known."""
+
     def show(self, vec: Vec = "columns") -> str:
         """Its name, and that it is matrix-free."""
         del vec
         return f"[{self.name}, matrix-free]"
+
+
+@structure("args")
+class Linear(_Applied):
+    """A linear map that has a name, and is applied as its rule applies it: a convolution by its input."""
+
+    def show(self, vec: Vec = "columns") -> str:
+        """Its name."""
+        del vec
+        return self.name

@@ -1,17 +1,17 @@
 """Selections: every entry of the output is one of the input, or 0. Transposition is one with a name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from jax import numpy as jnp
 
 from ._names import subscript
-from ._operator import Operator, Shape, Vec, size, structure
+from ._operator import Operator, Shape, Vec, held_in, size, structure
 from .identity import Identity
 from .transposed import Transposed
 
-__all__ = ["Commutation", "Selection", "swapping"]
+__all__ = ["Commutation", "Selection", "rearrangement", "swapping"]
 
 
 @structure("index")
@@ -34,15 +34,7 @@ class Selection(Operator):
     out_shape_: Shape
     name: str = "P"
 
-    @property
-    def in_shape(self) -> Shape:
-        """Shape of the input."""
-        return self.in_shape_
-
-    @property
-    def out_shape(self) -> Shape:
-        """Shape of the output."""
-        return self.out_shape_
+    in_shape, out_shape = held_in("in_shape_"), held_in("out_shape_")
 
     @property
     def T(self) -> Operator:
@@ -181,6 +173,23 @@ class Commutation(Operator):
     def _fixed(self) -> np.ndarray:
         numbers = np.arange(size(self.shape))
         return numbers.reshape(self.shape).transpose(self.axes).ravel() == numbers
+
+
+def rearrangement(shape: Shape, move: Callable[[np.ndarray], np.ndarray], name: str = "K") -> "Selection":
+    """The permutation that `move` is: reshaping and transposing, but every entry once.
+
+    Args:
+        shape: of the input.
+        move: what is done to it.
+        name: of the matrix.
+
+    >>> print(rearrangement((2, 3), np.transpose) @ jnp.arange(6).reshape(2, 3))
+    [[0 3]
+     [1 4]
+     [2 5]]
+    """
+    index = move(np.arange(size(shape)).reshape(shape))
+    return Selection(jnp.asarray(index), shape, index.shape, name)
 
 
 def swapping(rows: Sequence[int], columns: Sequence[int]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from ._checks import check_params, require_floating, require_positive
 from ._initializers import initializer
 from ._layer import Context, Layer, PyTree, leaf
 
-__all__ = ["multi_head_attention"]
+__all__ = ["four_axes", "multi_head_attention", "places"]
 
 
 def multi_head_attention(
@@ -106,10 +106,10 @@ def multi_head_attention(
         q = _projected(params["query"], x, heads)
         k, v = (_projected(params[name], x, groups) for name in ("key", "value"))
         if rotary_base is not None:
-            q, k = (_turn.fwd(p, _positions(context.positions, x), base=rotary_base)[0] for p in (q, k))
+            q, k = (_turn.fwd(p, places(context.positions, x), base=rotary_base)[0] for p in (q, k))
         seed = _seed(context) if dropout_rate and context.train else None
         rate = 0.0 if seed is None else dropout_rate
-        mask = _four_axes(context.mask, x)
+        mask = four_axes(context.mask, x)
         out, saved = rule.fwd(q, k, v, mask=mask, seed=seed, dropout_rate=rate, **options)
         y, _ = rules.dense.fwd(_joined(out), params["output"]["w"], params["output"].get("b"))
         if block is not None:
@@ -121,12 +121,12 @@ def multi_head_attention(
         factors = {}
         out_ct, factors["output"] = _pulled(params["output"], _joined(out), y_ct)
         if block is not None:
-            saved = saved._replace(mask=_four_axes(mask, x))
+            saved = saved._replace(mask=four_axes(mask, x))
         rate = 0.0 if seed is None else dropout_rate
         q_ct, k_ct, v_ct, *_ = rule.bwd(saved, out_ct.reshape(out.shape), dropout_rate=rate, **options)
         if rotary_base is not None:
-            places = _positions(positions, x)
-            q_ct, k_ct = (_turn.bwd((places, p[..., :0]), p, base=rotary_base)[0] for p in (q_ct, k_ct))
+            turned = places(positions, x)
+            q_ct, k_ct = (_turn.bwd((turned, p[..., :0]), p, base=rotary_base)[0] for p in (q_ct, k_ct))
         terms = []
         for name, ct in (("query", q_ct), ("key", k_ct), ("value", v_ct)):
             term, factors[name] = _pulled(params[name], x, _joined(ct))
@@ -142,7 +142,9 @@ def multi_head_attention(
         for name, part in params.items():
             check_params(f"multi_head_attention, {name}", part, part_sizes)
 
-    return leaf(init, fwd, pullback)
+    return leaf(
+        init, fwd, pullback, rule=rule, heads=heads, groups=groups, rotary_base=rotary_base, static=options
+    )
 
 
 _turn = rules.rotary_embedding
@@ -163,11 +165,13 @@ def _joined(x: jax.Array) -> jax.Array:
     return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
 
 
-def _positions(positions: jax.Array | None, x: jax.Array) -> jax.Array:
-    return jnp.broadcast_to(jnp.arange(x.shape[1]) if positions is None else positions, x.shape[:2])
+def places(positions: jax.Array | None, x: jax.Array) -> jax.Array:
+    """The positions given, or 0, 1, …, for all but the last axis of x."""
+    return jnp.broadcast_to(jnp.arange(x.shape[-2]) if positions is None else positions, x.shape[:-1])
 
 
-def _four_axes(mask: jax.Array | None, x: jax.Array) -> jax.Array | None:
+def four_axes(mask: jax.Array | None, x: jax.Array) -> jax.Array | None:
+    """The mask as the rule takes it: one of (batch, time) hides keys."""
     if mask is None or mask.ndim == 4:
         return mask
     if mask.shape != x.shape[:2]:

@@ -148,4 +148,4 @@ def _convolution(
         x_ct, w, b = rule.pullback((x, params["w"], params.get("b")), p_ct, **options)
         return {"w": w} | ({"b": b} if bias else {}), x_ct
 
-    return leaf(init, fwd, pullback, pre_activation=True)
+    return leaf(init, fwd, pullback, pre_activation=True, rule=rule, static=options)

@@ -20,6 +20,7 @@ from ._layer import (
     Delta,
     Forward,
     Layer,
+    Parts,
     PyTree,
     Visit,
     as_spec,
@@ -125,7 +126,7 @@ def mixture_of_experts(
             x_ct,
         )
 
-    return Layer(init, fwd, bwd)
+    return Layer(init, fwd, bwd, Parts("mixture_of_experts", (expert,), {"experts": experts, "k": k}))
 
 
 def _check_output(x: Any, y: Any) -> None:

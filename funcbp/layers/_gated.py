@@ -77,4 +77,4 @@ def gated_mlp(
         from_up, up, _ = rules.dense.pullback((x, params["up"], None), u_ct)
         return {"gate": gate, "up": up, "down": down}, from_gate + from_up
 
-    return leaf(init, fwd, pullback, pre_activation=True)
+    return leaf(init, fwd, pullback, pre_activation=True, rule=gated)

@@ -153,7 +153,7 @@ def leaf(
             of `params`.
         pre_activation: whether the output is a pre-activation p, so that its cotangent is a δ.
         options: what the layer was made with, for `Layer.parts`. Its kind there is the name of the outermost
-            function in which `fwd` is written.
+            function in which `fwd` is written, with its module where that is none of these layers'.
 
     >>> from funcbp import factors
     >>> scale = leaf(
@@ -184,7 +184,8 @@ def leaf(
         ]
         return Backward(treedef.unflatten(collected), Delta(y_ct) if pre_activation else y_ct, x_ct)
 
-    kind = getattr(fwd, "__qualname__", "layer").split(".")[0]
+    kind, module = getattr(fwd, "__qualname__", "layer").split(".")[0], getattr(fwd, "__module__", "")
+    kind = kind if module.rpartition(".")[0] == __package__ else f"{module}.{kind}"
     return Layer(layer_init, layer_fwd, layer_bwd, Parts(kind, (), options, True, pre_activation))
 
 

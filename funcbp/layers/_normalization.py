@@ -153,7 +153,7 @@ def batch_norm(*, gain: bool = True, bias: bool = True, momentum: float = 0.99, 
             x_ct, _, _, *factors = rules.batch_norm_inference.pullback(saved, upcast(y_ct), eps=eps)
         return _of(names, wanted, factors), x_ct.astype(x.dtype)
 
-    return leaf(init, fwd, pullback)
+    return leaf(init, fwd, pullback, static={"eps": eps})
 
 
 def _initial(layer: str, names: list[str], x_spec: Any) -> PyTree:

@@ -6,7 +6,7 @@ import jax
 from jax import numpy as jnp
 from jax.tree_util import KeyPath
 
-from ._layer import Backward, Context, Forward, Layer, PyTree, Visit, in_layer, split_key
+from ._layer import Backward, Context, Forward, Layer, Parts, PyTree, Visit, in_layer, split_key
 from ._members import Members
 
 __all__ = ["parallel"]
@@ -56,7 +56,7 @@ def parallel(*layers: Layer, **named: Layer) -> Layer:
         x_ct = functools.reduce(_add, x_cts)
         return Backward(members.build(collected), members.build(cotangents), x_ct)
 
-    return Layer(init, fwd, bwd)
+    return Layer(init, fwd, bwd, Parts("parallel", members.layers, {"members": members}))
 
 
 def _add(a: PyTree, b: PyTree) -> PyTree:

@@ -141,4 +141,4 @@ def _through_time(
         named = dict(zip(names, cotangents, strict=True))
         return {n: named[n] for n in params}, named["x"]
 
-    return leaf(init, fwd, pullback)
+    return leaf(init, fwd, pullback, rule=rule)

@@ -16,6 +16,7 @@ from ._layer import (
     Context,
     Forward,
     Layer,
+    Parts,
     PyTree,
     Visit,
     as_spec,
@@ -149,7 +150,7 @@ def reversible(f: Layer, g: Layer, times: int = 1) -> Layer:
             )
         return Backward(collected, cotangents, _like(y_ct, x_ct))
 
-    return Layer(init, fwd, bwd)
+    return Layer(init, fwd, bwd, Parts("reversible", (f, g), {"times": times}))
 
 
 def _pair(x: PyTree) -> tuple[jax.Array, jax.Array]:

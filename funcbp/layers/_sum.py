@@ -8,7 +8,7 @@ from jax.tree_util import KeyPath
 
 from .._signature import describe
 from ._chain import output_spec
-from ._layer import Backward, Context, Forward, Layer, PyTree, Visit, as_spec
+from ._layer import Backward, Context, Forward, Layer, Parts, PyTree, Visit, as_spec
 from ._parallel import parallel
 
 __all__ = ["add"]
@@ -49,7 +49,7 @@ def add(*layers: Layer, **named: Layer) -> Layer:
     ) -> Backward:
         return branches.bwd(params, residuals, each(y_ct), visit, aux, path)
 
-    return Layer(init, fwd, bwd)
+    return Layer(init, fwd, bwd, Parts("add", (branches,)))
 
 
 def _values(outputs: PyTree) -> list[PyTree]:

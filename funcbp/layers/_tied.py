@@ -8,7 +8,7 @@ from jax.tree_util import DictKey, GetAttrKey, KeyPath, SequenceKey
 
 from .._signature import describe
 from ..factors import Factor, Sum, Transposed
-from ._layer import Backward, Context, Forward, Layer, PyTree, Visit, path_string, require_layer
+from ._layer import Backward, Context, Forward, Layer, Parts, PyTree, Visit, path_string, require_layer
 
 __all__ = ["tied"]
 
@@ -113,7 +113,7 @@ def tied(network: Layer, share: Mapping[str, str]) -> Layer:
             collected = _replace(collected, at[target][0], None)
         return Backward(collected, cotangents, x_ct)
 
-    return Layer(init, fwd, bwd)
+    return Layer(init, fwd, bwd, Parts("tied", (network,), {"share": dict(share), "whole": whole}))
 
 
 def _check_unstacked(name: str, parameter: jax.Array, factor: Factor) -> None:

@@ -8,7 +8,7 @@ from jax.nn import initializers
 from jax.nn.initializers import Initializer
 
 from ..factors import Rows
-from ._attention import multi_head_attention
+from ._attention import multi_head_attention, places
 from ._chain import chain
 from ._checks import check_params, require_floating, require_positive
 from ._layer import Context, Layer, PyTree, leaf
@@ -45,20 +45,16 @@ def positional_embedding(size: int, *, table_init: Initializer | None = None) ->
         check_params("positional_embedding", params, {"table": (size, None)})
         if context.positions is None and x.shape[-2] > size:
             raise ValueError(f"positional_embedding: {x.shape[-2]} positions, but the table has {size}.")
-        places = _places(context.positions, x)
-        places = jnp.where(places < 0, size, places)
-        read = jnp.take(params["table"], places, axis=0, mode="fill", fill_value=jnp.nan)
+        rows = places(context.positions, x)
+        rows = jnp.where(rows < 0, size, rows)
+        read = jnp.take(params["table"], rows, axis=0, mode="fill", fill_value=jnp.nan)
         return x + read, state, context.positions
 
     def pullback(params: PyTree, positions: jax.Array | None, y_ct: jax.Array) -> tuple[PyTree, jax.Array]:
         del params
-        return {"table": Rows(_places(positions, y_ct), y_ct, size)}, y_ct
+        return {"table": Rows(places(positions, y_ct), y_ct, size)}, y_ct
 
     return leaf(init, fwd, pullback)
-
-
-def _places(positions: jax.Array | None, x: jax.Array) -> jax.Array:
-    return jnp.broadcast_to(jnp.arange(x.shape[-2]) if positions is None else positions, x.shape[:-1])
 
 
 def transformer_block(

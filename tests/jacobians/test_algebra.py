@@ -18,11 +18,14 @@ from funcbp.jacobians import (
     KhatriRao,
     Kronecker,
     Operator,
+    Repeated,
     Selection,
     commutation,
     duplication,
     elimination,
+    tensor_product,
 )
+from funcbp.jacobians._names import Name
 from funcbp.jacobians.block_diagonal import blocks
 
 SHAPE = (3, 3)
@@ -46,11 +49,16 @@ def structure(kind: str, seed: int) -> Operator:
         "blocks": lambda: blocks(
             n, lambda d, u, v: DiagonalPlusLowRank(d, u, v, 3), normal(3, 3), normal(3, 3, 2), normal(3, 3, 2)
         ),
+        "tensor": lambda: tensor_product(
+            Kronecker(normal(3, 3), None, n, (), n, ()), Diagonal(normal(3), n), Identity(())
+        ),
+        "repeated": lambda: Repeated(Kronecker(normal(2, 3, 3), None, n, n, n, n), 2),
     }
     return made[kind]()
 
 
-KINDS = ("identity", "diagonal", "left", "right", "both", "commutation", "selection", "blocks")
+REGULAR = ("diagonal", "left", "right", "both", "commutation", "blocks", "tensor", "repeated")
+KINDS = ("identity", "selection", *REGULAR)
 TREES = st.recursive(
     st.tuples(st.sampled_from(KINDS), st.integers(0, 99)),
     lambda inner: st.tuples(st.sampled_from(["@", "+", "-", "T", "2"]), inner, inner),
@@ -95,7 +103,7 @@ def test_random_compositions_are_their_dense_matrices(tree: Any):
             np.testing.assert_allclose(found, truth, rtol=0, atol=1e-7 * scale)
 
 
-@pytest.mark.parametrize("kind", ["diagonal", "left", "right", "both", "commutation", "blocks"])
+@pytest.mark.parametrize("kind", REGULAR)
 def test_logdet(kind: str, x64: None):
     operator = 3 * structure(kind, 1)
     expected = np.linalg.slogdet(operator.as_matrix(vec="rows"))[1]
@@ -109,6 +117,24 @@ def test_products_of_structures_are_one_structure(x64: None):
     assert isinstance(k @ k, Identity)
     assert isinstance(k @ a @ k, Kronecker)
     assert isinstance(Identity(SHAPE) @ a, Kronecker)
+
+
+def test_tensor_products(x64: None):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 3)), rng.standard_normal((4, 5))
+    one = [
+        Kronecker(jnp.asarray(m), None, m.shape[1:], (), m.shape[:1], (), Name.of(name))
+        for m, name in ((a, "A"), (b, "B"))
+    ]
+    made = tensor_product(Identity((2,)), Identity((1,)), one[0], one[1])
+    assert str(made) == "B ⊗ A ⊗ I₂"
+    assert made.show("rows") == "I₂ ⊗ A ⊗ B"
+    dense = np.kron(np.eye(2), np.kron(a, b))
+    np.testing.assert_allclose(made.as_matrix(vec="rows"), dense)
+    np.testing.assert_allclose(made.as_matrix(vec="columns"), np.kron(b, np.kron(a, np.eye(2))))
+    assert str(made @ made.T) == "B Bᵀ ⊗ A Aᵀ ⊗ I₂"
+    np.testing.assert_allclose((made @ made.T).diagonal().ravel(), np.diag(dense @ dense.T))
+    assert str(tensor_product()) == "I₁"
 
 
 def test_identities_of_magnus_and_neudecker(x64: None):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from funcbp import jacobian, layers
+from funcbp import factors, jacobian, layers
 from funcbp.jacobians import MatrixFree, Operator, Product
 from funcbp.layers import Context
 from funcbp.verify._pairs import evaluated
@@ -110,11 +110,27 @@ def test_deep_linear_layers_become_one_matrix(x64: None):
 
 
 def test_a_layer_without_a_known_structure_says_so(x64: None):
-    network = layers.chain(layers.dense(4), layers.gated_mlp(5))
+    network = layers.chain(layers.dense(4), layers.elman(5))
     params, _, x = prepared(network, (3, 2))
     operator = jacobian(network, params, x, argnum=1)
-    assert str(operator) == "[∂gated_mlp₁/∂p₀, matrix-free] (w₀ᵀ ⊗ I₃)"
-    assert isinstance(jacobian(layers.gated_mlp(5), params[1], x @ params[0]["w"], argnum=1), MatrixFree)
+    assert str(operator) == "[∂elman₁/∂p₀, matrix-free] (w₀ᵀ ⊗ I₃)"
+    assert isinstance(jacobian(layers.elman(5), params[1], x @ params[0]["w"], argnum=1), MatrixFree)
+
+
+def dense() -> layers.Layer:
+    """No layer of the library, for all that it is called."""
+    return layers.leaf(
+        lambda key, spec: ({"w": jnp.ones(spec.shape)}, ()),
+        lambda params, state, x, context: (params["w"] * x, state, x),
+        lambda params, x, y_ct: ({"w": factors.Elementwise(x, y_ct)}, params["w"] * y_ct),
+    )
+
+
+def test_a_layer_is_not_known_by_its_name(x64: None):
+    params, _, x = prepared(dense(), (3, 2))
+    operator = jacobian(dense(), params, x, argnum=1)
+    assert str(operator) == "[∂dense/∂x, matrix-free]"
+    close(operator @ x, params["w"] * x)
 
 
 def test_a_wrong_number_of_arguments_is_an_error():

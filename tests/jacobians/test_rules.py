@@ -16,7 +16,7 @@ from funcbp.jacobians import (
     Kronecker,
     MatrixFree,
     Product,
-    Selection,
+    TensorProduct,
 )
 from funcbp.jacobians._rules import has_structure
 from funcbp.verify._cases import Variant, axis_sizes, draw
@@ -95,7 +95,7 @@ def test_stated_structure_is_the_jacobian(rule: Rule, position: int, setting: An
         assert_dense(tensor, forward)
     assert_dense(pushed, np.tensordot(backward, v, v.ndim))
     assert_dense(pulled, np.tensordot(u, backward, u.ndim))
-    if not {"keepdims", "axis", "reduction"} & options.keys():
+    if not {"keepdims", "axis", "reduction", "dropout_rate"} & options.keys():
         assert not isinstance(operator, MatrixFree), "the table promises a structure"
 
 
@@ -110,7 +110,7 @@ def test_stated_structure_is_the_jacobian(rule: Rule, position: int, setting: An
         ("layer_norm", "x", BlockDiagonal, "⊕₆[r Diag(gain) (I − 𝟏𝟏ᵀ/n − x̂x̂ᵀ/n)]"),
         ("layer_norm", "gain", Product, None),
         ("matrix_transpose", "x", Commutation, None),
-        ("embedding", "table", Selection, "embedding"),
+        ("embedding", "table", TensorProduct, "I₇ ⊗ onehot(ids)"),
         ("cholesky", "s", MatrixFree, "[∂cholesky/∂s, matrix-free]"),
     ],
 )
@@ -123,6 +123,33 @@ def test_structure_and_formula(name: str, argument: str, kind: type, written: st
     assert operator.dtype == jnp.float32
     if written is not None:
         assert str(operator) == written
+
+
+def test_at_ties_the_first_maximum_is_selected(x64: None):
+    def both(x: jax.Array) -> Any:
+        operator = jacobian(rules.max_pool, x, window=3, strides=1, padding="SAME")
+        return operator.as_tensor(), jax.jacrev(
+            lambda x: rules.max_pool(x, window=3, strides=1, padding="SAME")
+        )(x)
+
+    assert_dense(*evaluated(both, jnp.ones((1, 2, 3, 1))))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rule", ["avg_pool", "max_pool", "conv_general"])
+@pytest.mark.parametrize("lengths", [(5,), (3, 2, 3)], ids=["1d", "3d"])
+def test_any_number_of_spatial_axes(rule: str, lengths: tuple[int, ...], x64: None):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, *lengths, 2)))
+    w = jnp.asarray(rng.standard_normal((*(2,) * len(lengths), 1, 2)))
+    args = [x, w] if rule == "conv_general" else [x]
+    one = catalogue()[rule]
+
+    def both(args: list[jax.Array]) -> Any:
+        which = len(args) - 1
+        return jacobian(one, *args, argnum=which).as_tensor(), jax.jacrev(one, which)(*args)
+
+    assert_dense(*evaluated(both, args))
 
 
 def test_softmax_is_a_diagonal_and_a_rank_one_matrix():
