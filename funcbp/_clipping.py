@@ -92,7 +92,9 @@ def clipped_grad(
         reduction: "sum", or "mean" to divide value and sum by Σ w_n.
         frozen: as for `backprop`.
         precision: as for `backprop`.
-        microbatches: as for `backprop`: the δ's of one part are kept at a time.
+        microbatches: as for `backprop`: the δ's of one part are kept at a time. With positions, as many as
+            there are examples can be faster, too: a single example's gradient is formed once, for its norm
+            and for the sum.
         train: as for `backprop`.
 
     Returns:
