@@ -1,14 +1,12 @@
 """`Patches`: the kernel of a convolution."""
 
-import itertools
 import math
 
 import jax
-from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
-from .._correlation import Geometry, kernel_ct
+from .._correlation import Geometry, kernel_ct, under_taps
 from ._base import Factor, Kronecker, factor
 from ._pairs import Pairs
 from .outer import Outer
@@ -63,7 +61,7 @@ class Patches(Factor):
                 "are multiplied with."
             )
         count, positions = self.examples(), math.prod(self.geometry.outputs)
-        patches = _patches(self.a, self.geometry)
+        patches = jnp.stack([*under_taps(self.a, self.geometry)], axis=-2)
         a, delta = (x.reshape(count, positions, -1) for x in (patches, self.delta))
         return Outer(a, delta)
 
@@ -77,18 +75,3 @@ class Patches(Factor):
 
     def _own_axes(self) -> int:
         return len(self.geometry.window) + 1
-
-
-def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
-    """What lies under the kernel at every output: `(batch, *outputs, taps, in)`."""
-    g = geometry
-    sizes = zip(g.inputs, g.window, g.outputs, g.strides, g.dilation, g.input_dilation, g.low, strict=True)
-    padding = [(low, s * (m - 1) + d * (k - 1) - e * (n - 1) - low, e - 1) for n, k, m, s, d, e, low in sizes]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
-
-    def under(tap: tuple[int, ...]) -> jax.Array:
-        starts = [d * j for d, j in zip(g.dilation, tap, strict=True)]
-        ends = [i + s * (m - 1) + 1 for i, s, m in zip(starts, g.strides, g.outputs, strict=True)]
-        return lax.slice(x, (0, *starts, 0), (x.shape[0], *ends, x.shape[-1]), (1, *g.strides, 1))
-
-    return jnp.stack([under(tap) for tap in itertools.product(*map(range, g.window))], axis=-2)

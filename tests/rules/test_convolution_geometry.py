@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 from jax import numpy as jnp
 
-from funcbp import factors, rules
+from funcbp import _correlation, factors, rules
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -79,6 +79,20 @@ def test_a_convolution_is_its_loops(name: str):
     np.testing.assert_allclose(got_y, y, atol=1e-13)
     np.testing.assert_allclose(got_x_ct, x_ct, atol=1e-13)
     np.testing.assert_allclose(got_w_ct, w_ct, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["groups", "depthwise"])
+def test_groups_are_the_same_tap_by_tap_and_convolved(name: str, monkeypatch: pytest.MonkeyPatch):
+    (shape, kernel, strides, pads, dilation, input_dilation), rng = GEOMETRIES[name], np.random.default_rng(0)
+    x, w = jnp.asarray(rng.standard_normal(shape)), jnp.asarray(rng.standard_normal(kernel))
+    options = {"strides": strides, "padding": pads, "dilation": dilation, "input_dilation": input_dilation}
+    found = []
+    for taps in (64, 0):
+        monkeypatch.setattr(_correlation, "_TAPS", taps)
+        y, residuals = rules.conv_general.fwd(x, w, **options)
+        found.append((y, *rules.conv_general.bwd(residuals, jnp.cos(y), **options)[:2]))
+    for by_taps, convolved in zip(*found, strict=True):
+        np.testing.assert_allclose(by_taps, convolved, rtol=1e-12, atol=1e-12)
 
 
 def test_named_padding_is_that_of_lax():
