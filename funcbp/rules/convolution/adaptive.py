@@ -1,5 +1,6 @@
 """Pooling to a given number of outputs: bins of nearly equal length, which may share an entry."""
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -19,28 +20,51 @@ Y = Float[Array, "batch *outputs channels"]
 
 @dataclass(frozen=True)
 class _Bins:
-    """Bin t of m holds the entries ⌊t n/m⌋ … ⌈(t+1) n/m⌉ - 1 of an axis of n: they cover it."""
+    """Bin t of m holds the entries ⌊t n/m⌋ … ⌈(t+1) n/m⌉ - 1 of an axis of n: they cover it.
+
+    These are the i for which the intervals [i/n, (i+1)/n) and [t/m, (t+1)/m) overlap. In that n and m can be
+    exchanged: the bins that an entry is in are found as the entries of a bin are. With g what n and m have in
+    common the pattern repeats g times, and only one period of it is looked at.
+    """
 
     axis: int
     length: int
     outputs: int
 
-    def places(self) -> np.ndarray:
-        """The entries of every bin; a bin shorter than others repeats its last one."""
-        return np.minimum(self._start()[:, None] + np.arange(self.sizes().max()), self._stop()[:, None] - 1)
+    def turned(self) -> "_Bins":
+        """The entries as bins, and the bins as their entries."""
+        return _Bins(self.axis, self.outputs, self.length)
 
     def sizes(self) -> np.ndarray:
         """Number of entries of every bin."""
         return self._stop() - self._start()
 
+    def places(self) -> np.ndarray:
+        """The entries of every bin; a bin shorter than others repeats its last one."""
+        return np.minimum(self._start()[:, None] + np.arange(self.sizes().max()), self._stop()[:, None] - 1)
+
     def read(self, x: jax.Array) -> jax.Array:
         """The entries of every bin on a new axis behind this one."""
-        return jnp.take(x, self.places(), axis=self.axis)
+        one = self._period()
+        periods = self.length // one.length
+        before, behind = x.shape[: self.axis], x.shape[self.axis + 1 :]
+        x = x.reshape(*before, periods, one.length, *behind)
+        if one.outputs == 1:
+            found = jnp.expand_dims(x, one.axis)
+        elif one.length == 1:
+            found = jnp.repeat(jnp.expand_dims(x, one.axis), one.outputs, one.axis)
+        else:
+            found = jnp.take(x, one.places(), one.axis, mode="clip")
+        return found.reshape(*before, self.outputs, found.shape[one.axis + 1], *behind)
 
-    def spread(self, ct: jax.Array) -> jax.Array:
-        """The transpose of `read`: what goes back to x from the entries of the bins."""
-        shape = (*ct.shape[: self.axis], self.length, *ct.shape[self.axis + 2 :])
-        return jnp.zeros(shape, ct.dtype).at[(slice(None),) * self.axis + (self.places(),)].add(ct)
+    def filled(self) -> np.ndarray:
+        """Which of what `read` gives is an entry of the bin, and no repetition."""
+        sizes = self.sizes()[:, None]
+        return np.arange(sizes.max()) < sizes
+
+    def _period(self) -> "_Bins":
+        common = math.gcd(self.length, self.outputs)
+        return _Bins(self.axis + 1, self.length // common, self.outputs // common)
 
     def _start(self) -> np.ndarray:
         return np.arange(self.outputs) * self.length // self.outputs
@@ -73,14 +97,15 @@ def adaptive_avg_pool_fwd(x: X, *, size: Numbers = None) -> tuple[Y, Like]:
 
         x̄_i = Σ ȳ_t/n_t over the bins that i is in: one, or two
 
-    Derivation. y is linear in x; the entry (t, i) of its matrix is 1/n_t where i is in bin t. Several axes:
-    one after the other. Bins as those of PyTorch's layer of that name.
+    Derivation. y is linear in x; the entry (t, i) of its matrix is 1/n_t where i is in bin t. The bins that i
+    is in are again bins, of the m outputs, one for each of the n inputs: x̄ is read as y is. Several axes: one
+    after the other. Bins as those of PyTorch's layer of that name.
 
     Saves the shape of x. Raises ValueError for a size below one, or an x without positions.
     """
     y = upcast(x)
     for bins in _bins("adaptive_avg_pool", x, size):
-        y = jnp.sum(bins.read(y) * _shares(bins, y), axis=bins.axis + 1)
+        y = _total(y, bins) / _along(bins.sizes(), bins, y)
     return y.astype(x.dtype), Like.of(x)
 
 
@@ -90,15 +115,21 @@ def adaptive_avg_pool_bwd(residuals: Like, y_ct: Y, *, size: Numbers = None) -> 
     _check("adaptive_avg_pool", y_ct, x, along)
     ct = upcast(y_ct)
     for bins in reversed(along):
-        ct = bins.spread(jnp.expand_dims(ct, bins.axis + 1) * _shares(bins, ct))
+        ct = _total(ct / _along(bins.sizes(), bins, ct), bins.turned())
     return (ct.astype(x.dtype),)
 
 
-def _shares(bins: _Bins, like: jax.Array) -> jax.Array:
-    """1/n_t for the entries of bin t, 0 for what fills a shorter bin up; on the two axes of `read`."""
-    sizes = bins.sizes()[:, None]
-    shares = np.where(np.arange(sizes.max()) < sizes, 1 / sizes, 0)
-    return jnp.asarray(shares.reshape(*shares.shape, *[1] * (like.ndim - bins.axis - 1)), like.dtype)
+def _total(x: jax.Array, bins: _Bins) -> jax.Array:
+    """The sum over every bin."""
+    entries, filled = bins.read(x), bins.filled()
+    if not filled.all():
+        entries = jnp.where(_along(filled, bins, x), entries, 0)
+    return jnp.sum(entries, bins.axis + 1)
+
+
+def _along(numbers: np.ndarray, bins: _Bins, like: jax.Array) -> np.ndarray:
+    """What is given for every bin, or for all its entries, before the axes behind."""
+    return np.asarray(numbers).reshape(*numbers.shape, *[1] * (like.ndim - bins.axis - 1))
 
 
 def _adaptive(x: X, size: Numbers, operation: str) -> Y:
@@ -145,7 +176,7 @@ def adaptive_max_pool_fwd(x: X, *, size: Numbers = None) -> tuple[Y, X]:
     """
     y = x
     for bins in reversed(_bins("adaptive_max_pool", x, size)):
-        y, _ = _first_maximum(y, bins)
+        y = jnp.max(bins.read(y), bins.axis + 1)
     return y, x
 
 
@@ -153,22 +184,25 @@ def adaptive_max_pool_bwd(residuals: X, y_ct: Y, *, size: Numbers = None) -> tup
     """x̄_i = Σ ȳ_t over the bins whose first maximum is i."""
     along = _bins("adaptive_max_pool", residuals, size)
     _check("adaptive_max_pool", y_ct, residuals, along)
-    y, places = residuals, []
+    y, firsts = residuals, []
     for bins in reversed(along):
-        y, chosen = _first_maximum(y, bins)
-        places.append((chosen, bins))
+        y, first = _first_maximum(y, bins)
+        firsts.append((first, bins))
     ct = upcast(y_ct)
-    for chosen, bins in reversed(places):
-        ct = bins.spread(jnp.where(chosen, jnp.expand_dims(ct, bins.axis + 1), 0))
+    for first, bins in reversed(firsts):
+        into = bins.turned()
+        own = _along(np.arange(bins.length)[:, None], bins, ct)
+        chosen = (into.read(first) == own) & _along(into.filled(), bins, ct)
+        ct = jnp.sum(jnp.where(chosen, into.read(ct), 0), bins.axis + 1)
     return (ct.astype(residuals.dtype),)
 
 
 def _first_maximum(x: jax.Array, bins: _Bins) -> tuple[jax.Array, jax.Array]:
-    """The maximum of every bin, and which of the entries that `read` gives it is: the first of equal ones."""
+    """The maximum of every bin, and which entry of the axis it is: the first that nothing exceeds."""
     entries, axis = bins.read(x), bins.axis + 1
-    first = jnp.argmax(entries, axis=axis, keepdims=True)
-    place = jnp.arange(entries.shape[axis]).reshape(-1, *[1] * (entries.ndim - axis - 1))
-    return jnp.take_along_axis(entries, first, axis=axis).squeeze(axis), place == first
+    top = jnp.max(entries, axis, keepdims=True)
+    place = jnp.where(entries < top, bins.length, _along(bins.places(), bins, x))
+    return jnp.squeeze(top, axis), jnp.min(place, axis)
 
 
 adaptive_max_pool = Rule(
