@@ -4,7 +4,7 @@ from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._numerics import upcast
+from ..._numerics import contracted, upcast
 from ..._rule import Rule
 from ...domains import Distinct, Normal, Point
 from .._checks import check_cotangent
@@ -86,7 +86,7 @@ def mixture_fwd(weights: Gates, values: Values) -> tuple[Y, tuple[Gates, Values]
 
     Saves g and v. Sums are in float32 at least and rounded once.
     """
-    y = jnp.sum(upcast(weights)[..., None] * upcast(values), -2)
+    y = contracted("...e,...ef->...f", weights, values)
     return y.astype(values.dtype), (weights, values)
 
 
@@ -94,9 +94,8 @@ def mixture_bwd(residuals: tuple[Gates, Values], y_ct: Y) -> tuple[Gates, Values
     """ḡ_e = ⟨v_e, ȳ⟩, v̄_e = g_e ȳ."""
     weights, values = residuals
     check_cotangent("mixture", y_ct, (*values.shape[:-2], values.shape[-1]), values.dtype)
-    ct = upcast(y_ct)[..., None, :]
-    weights_ct = jnp.sum(upcast(values) * ct, -1)
-    values_ct = upcast(weights)[..., None] * ct
+    weights_ct = contracted("...ef,...f->...e", values, y_ct)
+    values_ct = upcast(weights)[..., None] * upcast(y_ct)[..., None, :]
     return weights_ct.astype(weights.dtype), values_ct.astype(values.dtype)
 
 

@@ -10,7 +10,7 @@ import jax
 from jax import numpy as jnp
 
 from ...domains import Point
-from ._algebra import T, diag, identity_like, inner, mv, outer, tr
+from ._algebra import T, diag, identity_like, inner, mv, outer, scaled, tr
 from ._identity import identity, scalar
 
 trace = identity(
@@ -39,18 +39,44 @@ trace_product = scalar(
     source="Cookbook (100), (103), (104)",
     saves="A, X",
 )
+
+
+def _turn(a: jax.Array, b: jax.Array) -> int:
+    """By how many places tr A X B is to be turned for the product of its last two to be the smallest."""
+    (m, n), k = a.shape[-2:], b.shape[-2]
+    return min(range(3), key=(n * m, k * n, m * k).__getitem__)
+
+
+def _turned(three: tuple[jax.Array, ...], places: int) -> tuple[jax.Array, ...]:
+    return (*three[places:], *three[:places])
+
+
+def _trace_sandwich(a: jax.Array, x: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    first, second, third = _turned((a, x, b), _turn(a, b))
+    p = T(third) @ T(second)
+    return inner(first, p), (a, x, b, p)
+
+
+def _trace_sandwich_gradients(
+    a: jax.Array, x: jax.Array, b: jax.Array, p: jax.Array
+) -> tuple[jax.Array, ...]:
+    places = _turn(a, b)
+    first, second, third = _turned((a, x, b), places)
+    return _turned((p, T(first) @ T(third), T(second) @ T(first)), -places % 3)
+
+
 trace_sandwich = scalar(
     "trace_sandwich",
     "The trace of a matrix between two others.",
     "C = tr A X B",
     "dC = tr dA X B + tr A dX B + tr A X dB, and a trace may be turned: tr A dX B = tr B A dX",
     "∂A = (X B)ᵀ, ∂X = Aᵀ Bᵀ, ∂B = (A X)ᵀ",
-    lambda a, x, b: (inner(T(a), p := x @ b), (a, x, b, p)),
-    lambda a, x, b, p: (T(p), T(b @ a), T(a @ x)),
+    _trace_sandwich,
+    _trace_sandwich_gradients,
     axes="a: m n, x: n k, b: k m",
     reference=lambda a, x, b: jnp.einsum("...mn,...nk,...km->...", a, x, b),
     source="Cookbook (101), (102)",
-    saves="A, X, B, X B",
+    saves="A, X, B, and of X B, B A and A X the smallest",
 )
 trace_quadratic = scalar(
     "trace_quadratic",
@@ -71,25 +97,42 @@ trace_bilinear_quadratic = scalar(
     "C = tr Xᵀ B X A",
     "dC = tr dXᵀ B X A + tr Xᵀ dB X A + tr Xᵀ B dX A + tr Xᵀ B X dA",
     "∂X = B X A + Bᵀ X Aᵀ, ∂B = X Aᵀ Xᵀ, ∂A = Xᵀ Bᵀ X",
-    lambda x, b, a: (inner(x, (p := b @ x) @ a), (x, b, a, p)),
-    lambda x, b, a, p: (p @ a + T(b) @ (q := x @ T(a)), q @ T(x), T(p) @ x),
+    lambda x, b, a: (inner(a, m := T(p := b @ x) @ x), (x, b, a, p, m)),
+    lambda x, b, a, p, m: (p @ a + T(b) @ (q := x @ T(a)), q @ T(x), m),
     axes="x: n k, b: n n, a: k k",
     reference=lambda x, b, a: jnp.einsum("...nk,...nm,...mj,...jk->...", x, b, x, a),
     source="Cookbook (117)",
-    saves="X, B, A, B X",
+    saves="X, B, A, B X, Xᵀ Bᵀ X",
 )
-trace_repeated = scalar(
+
+
+def _trace_repeated(a: jax.Array, x: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    p, q = (a @ x, b @ x) if a.shape[-2] < a.shape[-1] else (x @ a, x @ b)
+    return inner(T(p), q), (a, x, b, p, q)
+
+
+def _trace_repeated_pullback(
+    c: jax.Array, a: jax.Array, x: jax.Array, b: jax.Array, p: jax.Array, q: jax.Array
+) -> tuple[jax.Array, ...]:
+    p, q = T(scaled(c, p)), T(scaled(c, q))
+    if a.shape[-2] < a.shape[-1]:
+        return q @ T(x), T(b) @ p + T(a) @ q, p @ T(x)
+    return T(x) @ q, p @ T(b) + q @ T(a), T(x) @ p
+
+
+trace_repeated = identity(
     "trace_repeated",
     "The trace of a product in which X occurs twice.",
     "C = tr A X B X",
     "dC = tr dA X B X + tr A dX B X + tr A X dB X + tr A X B dX",
-    "∂A = (X B X)ᵀ, ∂X = Aᵀ Xᵀ Bᵀ + Bᵀ Xᵀ Aᵀ, ∂B = (X A X)ᵀ",
-    lambda a, x, b: (inner(T(p := a @ x), q := b @ x), (a, x, b, p, q)),
-    lambda a, x, b, p, q: (T(x @ q), T(p @ b + q @ a), T(x @ p)),
+    "Ā = C̄ (X B X)ᵀ, X̄ = C̄ (Aᵀ Xᵀ Bᵀ + Bᵀ Xᵀ Aᵀ), B̄ = C̄ (X A X)ᵀ",
+    _trace_repeated,
+    _trace_repeated_pullback,
     axes="a: m n, x: n m, b: m n",
     reference=lambda a, x, b: jnp.einsum("...mn,...nj,...jk,...km->...", a, x, b, x),
     source="Cookbook (106), (107), (114)",
-    saves="A, X, B, A X, B X",
+    saves="A, X, B, and A X, B X or, where they are smaller, X A, X B",
+    note="C̄ is multiplied into what is saved, the smallest of all.",
 )
 trace_sandwich_gram = scalar(
     "trace_sandwich_gram",
@@ -104,23 +147,45 @@ trace_sandwich_gram = scalar(
     source="Cookbook (111), (118)",
     saves="A, X, B, A X",
 )
-squared_affine_residual = scalar(
+
+
+def _right_first(a: jax.Array, b: jax.Array) -> bool:
+    """Whether A (X B) takes fewer operations than (A X) B; backward twice as many in either case."""
+    (m, n), (k, j) = a.shape[-2:], b.shape[-2:]
+    return n * j * (k + m) <= m * k * (n + j)
+
+
+def _squared_affine(
+    a: jax.Array, x: jax.Array, b: jax.Array, d: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    p = x @ b if _right_first(a, b) else a @ x
+    r = (a @ p if _right_first(a, b) else p @ b) + d
+    return inner(r, r), (a, x, b, p, r)
+
+
+def _squared_affine_pullback(
+    c: jax.Array, a: jax.Array, x: jax.Array, b: jax.Array, p: jax.Array, r: jax.Array
+) -> tuple[jax.Array, ...]:
+    delta = scaled(2 * c, r)
+    if _right_first(a, b):
+        q = T(a) @ delta
+        return delta @ T(p), q @ T(b), T(x) @ q, delta
+    q = delta @ T(b)
+    return q @ T(x), T(a) @ q, T(p) @ delta, delta
+
+
+squared_affine_residual = identity(
     "squared_affine_residual",
     "The squared Frobenius norm of an affine function of X.",
     "C = ‖A X B + D‖²",
     "with R = A X B + D, dC = 2 R : dR and dR = dA X B + A dX B + A X dB + dD",
-    "∂A = 2 R (X B)ᵀ, ∂X = 2 Aᵀ R Bᵀ, ∂B = 2 (A X)ᵀ R, ∂D = 2 R",
-    lambda a, x, b, d: (inner(r := a @ (p := x @ b) + d, r), (a, x, b, p, r)),
-    lambda a, x, b, p, r: (
-        (r2 := 2 * r) @ T(p),
-        (q := T(a) @ r2) @ T(b),
-        T(x) @ q,
-        r2,
-    ),
+    "with δ = 2 C̄ R, Ā = δ (X B)ᵀ, X̄ = Aᵀ δ Bᵀ, B̄ = (A X)ᵀ δ, D̄ = δ",
+    _squared_affine,
+    _squared_affine_pullback,
     axes="a: m n, x: n k, b: k j, d: m j",
     reference=lambda a, x, b, d: jnp.sum(jnp.square(a @ x @ b + d), (-1, -2)),
     source="Cookbook (119), (132)",
-    saves="A, X, B, X B, R",
+    saves="A, X, B, X B (or A X, where that takes fewer operations), R",
 )
 low_rank_residual = scalar(
     "low_rank_residual",
