@@ -100,7 +100,7 @@ def of_function(
     try:
         found = _derived(flat, leaves, names, position)
         return _reshaped(found, leaves[position].shape, spec.shape)
-    except NotImplementedError:  # the derivation covers some of JAX; automatic differentiation the rest
+    except UnsupportedError:  # the derivation covers some of JAX; automatic differentiation the rest
         maps = _FunctionMaps(function, structure, position)
         name = f"∂{getattr(function, '__name__', 'f').replace('<lambda>', 'f')}/∂{names[position]}"
         return MatrixFree(tuple(leaves), maps, leaves[position].shape, spec.shape, name)
@@ -180,7 +180,11 @@ def _local(node: Node, position: int, values: Values) -> Operator:
     if node.op.linear:
         raise UnsupportedError(f"{node.op.name} as an operator")
     move = variable(_MOVING, node.args[position].shape)
-    return _jacobian(node.op.differential(node, position, move), _MOVING, values, {})
+    try:
+        differential = node.op.differential(node, position, move)
+    except NotImplementedError as error:
+        raise UnsupportedError(f"the differential of {node.op.name}") from error
+    return _jacobian(differential, _MOVING, values, {})
 
 
 def _selection(node: Node, values: Values) -> Operator:

@@ -28,7 +28,7 @@ from ._layer import (
     path_string,
     require_layer,
 )
-from ._saved import Saved, once
+from ._saved import once
 
 __all__ = ["mixture_of_experts"]
 
@@ -82,23 +82,20 @@ def mixture_of_experts(
         _check_params_of(params, experts)
         keys = None if context.key is None else jax.random.split(context.key, experts)
         shared = tuple(jax.tree.leaves((x, context.mask, context.positions)))
-        layouts: list[Any] = []
 
         def one(p: PyTree, s: PyTree, key: jax.Array | None) -> tuple[PyTree, PyTree, PyTree]:
             y, s, residuals, activations = expert.fwd(p, s, x, context._replace(key=key))
             _check_output(x, y)
             # What all experts share, x above all, is kept once.
-            saved = once((residuals, activations), shared)
-            layouts.append(saved.layout)
-            return y, s, saved.stacked
+            return y, s, once((residuals, activations), shared).own
 
         with in_layer(place):
-            values, state, stacked = jax.vmap(one)(params["experts"], state, keys)
+            values, state, saved = jax.vmap(one)(params["experts"], state, keys)
         logits = rules.dense.primal(x, params["router"])
         gates = rules.top_k_gates.primal(logits, k=k)
         values = jnp.moveaxis(values, 0, -2)
         y = rules.mixture.primal(gates, values)
-        residuals, activations = Saved(stacked, shared, layouts[-1]).tree(stacked)
+        residuals, activations = saved.beside(shared).tree(saved.stacked)
         kept = (x, gates, values, once(residuals, shared))
         return Forward(y, state, kept, {"router": logits, "experts": activations})
 

@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 from jax import lax
@@ -56,19 +55,16 @@ def repeat(block: Layer, times: int) -> Layer:
         _check_stacked(params, times)
         keys = None if context.key is None else jax.random.split(context.key, times)
         shared = tuple(jax.tree.leaves((context.mask, context.positions)))
-        layouts: list[Any] = []
 
         def step(x: PyTree, each: tuple[PyTree, PyTree, jax.Array | None]) -> tuple[PyTree, PyTree]:
             p, s, key = each
             y, s, residuals, activations = block.fwd(p, s, x, context._replace(key=key))
             _check(x, y)
-            saved = once((residuals, activations), shared)
-            layouts.append(saved.layout)
-            return y, (s, saved.stacked)
+            return y, (s, once((residuals, activations), shared).own)
 
         with in_layer(f"the block of a repeat of {times}"):
-            y, (state, stacked) = lax.scan(step, x, (params, state, keys), length=times)
-        residuals, activations = Saved(stacked, shared, layouts[-1]).tree(stacked)
+            y, (state, saved) = lax.scan(step, x, (params, state, keys), length=times)
+        residuals, activations = saved.beside(shared).tree(saved.stacked)
         return Forward(y, state, once(residuals, shared), activations)
 
     def bwd(

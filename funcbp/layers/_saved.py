@@ -1,7 +1,7 @@
 """Residuals that are not just arrays: of equal blocks in a scan, and the context of a forward pass."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -24,6 +24,15 @@ class Saved:
     stacked: tuple[jax.Array, ...]
     shared: tuple[jax.Array, ...]
     layout: tuple[Any, tuple[tuple[bool, int], ...]]
+
+    @property
+    def own(self) -> "Saved":
+        """Without what is shared: what a scan stacks."""
+        return replace(self, shared=())
+
+    def beside(self, shared: Sequence[jax.Array]) -> "Saved":
+        """With what is shared again."""
+        return replace(self, shared=tuple(shared))
 
     def tree(self, stacked: Sequence[jax.Array]) -> PyTree:
         """The tree, with `stacked` (of all blocks, or one block's part) for the blocks' own arrays."""
