@@ -9,6 +9,7 @@ from jax._src import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 __all__ = [
+    "HAS_FUSION_EMITTERS_OPTION",
     "ClosedJaxpr",
     "Jaxpr",
     "JaxprEqn",
@@ -25,6 +26,13 @@ __all__ = [
     "scan_counts",
     "shapes",
 ]
+
+# From 0.11 on XLA stops at an option that it once had.
+HAS_FUSION_EMITTERS_OPTION = jax.__version_info__ < (0, 11)
+
+_COMPILE_FAST: dict[str, bool | int] = {"xla_backend_optimization_level": 0}
+if HAS_FUSION_EMITTERS_OPTION:
+    _COMPILE_FAST["xla_cpu_use_fusion_emitters"] = False  # on a CPU three quarters of the time
 
 # Primitives that are a call and nothing else, under their names in all supported versions.
 _CALLS = frozenset(
@@ -50,7 +58,7 @@ def enable_x64(enabled: bool = True) -> AbstractContextManager[Any]:
 
 def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """`jax.jit` for what runs only a few times: compiled faster, to slower code."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+    return jax.jit(function, compiler_options=_COMPILE_FAST)
 
 
 def bind(equation: JaxprEqn, values: Sequence[Any]) -> list[Any]:

@@ -7,6 +7,8 @@ import hypothesis
 import jax
 import pytest
 
+from funcbp._compat import HAS_FUSION_EMITTERS_OPTION
+
 for profile, examples in (("default", 20), ("long", 500)):
     # Compilation makes a first example slow: no deadline. Failures repeat: derandomize.
     hypothesis.settings.register_profile(
@@ -14,7 +16,14 @@ for profile, examples in (("default", 20), ("long", 500)):
     )
 
 
-_COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+# Most of a test's time is XLA and LLVM optimizing what runs once.
+_COMPILE_FAST = [
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
+if HAS_FUSION_EMITTERS_OPTION:
+    _COMPILE_FAST.append("--xla_cpu_use_fusion_emitters=false")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,8 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("long" if config.getoption("--long") else "default")
     if not config.getoption("--long"):
-        # Most of a test's time is LLVM optimizing what runs once.
-        os.environ.setdefault("XLA_FLAGS", _COMPILE_FAST)
+        os.environ.setdefault("XLA_FLAGS", " ".join(_COMPILE_FAST))
     if folder := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

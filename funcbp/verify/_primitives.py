@@ -34,6 +34,8 @@ def apply(equation: JaxprEqn, values: list[Any]) -> list[Any]:
         outputs = [_SHAPED[name](parameters, *values)]
     elif name in _SEVERAL:
         outputs = _SEVERAL[name](parameters, *values)
+    elif name == "convert_element_type" and _casts(values[0], dtypes[0]):
+        outputs = values
     else:
         outputs = _compat.bind(equation, values)
     return [as_array(x, dtype) for x, dtype in zip(outputs, dtypes, strict=True)]
@@ -42,6 +44,17 @@ def apply(equation: JaxprEqn, values: list[Any]) -> list[Any]:
 def as_array(x: Any, dtype: Any) -> Any:
     """A NumPy array; random keys, which are no numbers for NumPy, as they are."""
     return x if jnp.issubdtype(dtype, jax.dtypes.extended) else np.asarray(x, dtype)
+
+
+def _casts(x: Any, dtype: Any) -> bool:
+    """Whether NumPy's cast is XLA's: for what NumPy does to a float that no integer can hold, it is not."""
+    if any(jnp.issubdtype(d, jax.dtypes.extended) for d in (x.dtype, dtype)):
+        return False
+    # Half precision is left to XLA, too, which may round twice.
+    source, target = x.dtype, np.dtype(dtype)
+    if target.kind == "f":
+        return source.kind in "biuf" and target.itemsize >= 4
+    return source.kind in "biu" and target.kind in "biu"
 
 
 def _reshape(parameters: dict[str, Any], x: Any) -> Any:

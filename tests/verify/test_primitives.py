@@ -120,6 +120,23 @@ def test_as_by_jax(name: str, x64: None):
         )
 
 
+@pytest.mark.parametrize("source", ["bool", "int8", "int64", "uint32", "float16", "float32", "float64"])
+def test_casts_as_by_jax(source: str, x64: None):
+    values = np.array([0.0, 1.0, 0.3, -2.7, 300.7, 2.0**24 + 1, 3e9, 1e300, np.nan, np.inf])
+    with np.errstate(all="ignore"):
+        x = values[:6].astype(source) if source != "float64" else values
+    if source == "int64":
+        x = np.append(x, [-1, 2**40 + 5, 2**53 + 1])
+
+    def function(x: jax.Array) -> list[jax.Array]:
+        targets = ["bool", "int8", "int32", "uint32", "float16", "float32", "float64", "complex64"]
+        return [lax.convert_element_type(x, target) for target in targets]
+
+    for ours, theirs in zip(evaluated(function, x), jax.jit(function)(x), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_value_and_spread_are_those_of_the_compiled_run(x64: None):
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((40, 6)), rng.standard_normal((40, 6, 6))
