@@ -26,8 +26,8 @@ tap, with x_j what lies under tap j at every output, each of the three is a few 
 
     y = Σ_j x_j w_j      x̄ = Σ_j back_j(δ w_jᵀ)      w̄_j = x_jᵀ δ
 
-where back_j, the transpose of taking x_j, puts the outputs back where tap j was. With one channel of x in a
-group they are elementwise. y of larger groups, at which XLA is faster, remains a convolution.
+where back_j, the transpose of taking x_j, puts the outputs back where tap j was. The first is a sum over the
+channels of a group, too, of elementwise products. With many taps, or many such channels, it is a convolution.
 """
 
 import functools
@@ -44,8 +44,8 @@ from ._numerics import accumulator, upcast
 
 __all__ = ["Geometry", "correlate", "input_ct", "kernel_ct", "under_taps"]
 
-# Written out tap by tap: with many of them the program would be long.
-_TAPS = 64
+# As many terms are written out; with more of them the program would be long.
+_TERMS = 64
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def correlate(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
         sliding=(g.outputs, g.strides, g.low, g.input_dilation, g.dilation),
         input_groups=g.groups,
     )
-    return _by_platform(x, w, g, _correlate_by_taps, convolved) if w.shape[-2] == 1 else convolved(x, w)
+    terms = math.prod(g.window) * w.shape[-2]
+    return _by_platform(x, w, g, _correlate_by_taps, convolved, terms)
 
 
 def input_ct(w: jax.Array, y_ct: jax.Array, geometry: Geometry) -> jax.Array:
@@ -105,7 +106,7 @@ def input_ct(w: jax.Array, y_ct: jax.Array, geometry: Geometry) -> jax.Array:
             input_groups=g.groups,
         )
 
-    return _by_platform(w, y_ct, g, _input_ct_by_taps, convolved)
+    return _by_platform(w, y_ct, g, _input_ct_by_taps, convolved, math.prod(g.window))
 
 
 def kernel_ct(x: jax.Array, y_ct: jax.Array, geometry: Geometry) -> jax.Array:
@@ -117,7 +118,7 @@ def kernel_ct(x: jax.Array, y_ct: jax.Array, geometry: Geometry) -> jax.Array:
         sliding=(g.window, g.dilation, g.low, g.input_dilation, g.strides),
         batch_groups=g.groups,
     )
-    return _by_platform(x, y_ct, g, _kernel_ct_by_taps, convolved)
+    return _by_platform(x, y_ct, g, _kernel_ct_by_taps, convolved, math.prod(g.window))
 
 
 def under_taps(x: jax.Array, geometry: Geometry) -> Iterator[jax.Array]:
@@ -163,17 +164,20 @@ def _by_platform(
     g: Geometry,
     by_taps: Callable[[jax.Array, jax.Array, Geometry], jax.Array],
     convolved: Callable[[jax.Array, jax.Array], jax.Array],
+    terms: int,
 ) -> jax.Array:
-    if g.groups == 1 or not 0 < math.prod(g.window) <= _TAPS:
+    if g.groups == 1 or not 0 < terms <= _TERMS:
         return convolved(a, b)
     return lax.platform_dependent(a, b, cpu=lambda a, b: by_taps(upcast(a), upcast(b), g), default=convolved)
 
 
 def _correlate_by_taps(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    """One channel of x in a group, with which all of its outputs are multiplied."""
-    kernels = w.reshape(-1, g.groups, w.shape[-1] // g.groups)
-    total = sum(x_j[..., None] * w_j for x_j, w_j in zip(under_taps(x, g), kernels, strict=True))
-    return _merged(jnp.asarray(total))
+    kernels = _split(w, g.groups).reshape(-1, *w.shape[-2:-1], g.groups, w.shape[-1] // g.groups)
+    total = jnp.zeros((), x.dtype)
+    for x_j, w_j in zip(under_taps(x, g), kernels, strict=True):
+        channels = jnp.moveaxis(_split(x_j, g.groups), -1, 0)
+        total = sum((x_ji[..., None] * w_ji for x_ji, w_ji in zip(channels, w_j, strict=True)), start=total)
+    return _merged(total)
 
 
 def _input_ct_by_taps(w: jax.Array, y_ct: jax.Array, g: Geometry) -> jax.Array:

@@ -87,8 +87,8 @@ def test_groups_are_the_same_tap_by_tap_and_convolved(name: str, monkeypatch: py
     x, w = jnp.asarray(rng.standard_normal(shape)), jnp.asarray(rng.standard_normal(kernel))
     options = {"strides": strides, "padding": pads, "dilation": dilation, "input_dilation": input_dilation}
     found = []
-    for taps in (64, 0):
-        monkeypatch.setattr(_correlation, "_TAPS", taps)
+    for terms in (64, 0):
+        monkeypatch.setattr(_correlation, "_TERMS", terms)
         y, residuals = rules.conv_general.fwd(x, w, **options)
         found.append((y, *rules.conv_general.bwd(residuals, jnp.cos(y), **options)[:2]))
     for by_taps, convolved in zip(*found, strict=True):
