@@ -42,7 +42,7 @@ def jacobian(
 
     Returns:
         An `Operator`, or a tree of them: dtype and shapes as of `jax.jacrev(function, argnum)(*args)`, which
-        `J.as_tensor()` equals.
+        `J.as_tensor()` equals. Of a network with several outputs a tree of outputs, and in it those.
 
     Raises:
         TypeError: for an argument that is not made of real numbers, or a result that is not one array.
@@ -58,9 +58,16 @@ def jacobian(
     ('X ⊗ I₂', (4, 2, 3, 2), (4, 2))
     >>> print(jacobian(lambda X, W: jnp.tanh(X @ W), X, W, argnum=0))
     Diag(tanh′(X W)) (Wᵀ ⊗ I₄)
-    >>> from funcbp import rules
+    >>> from funcbp import layers, rules
     >>> print(jacobian(rules.softmax, jnp.zeros(3)))
     Diag(q) − q qᵀ
+    >>> cnn = layers.chain(layers.conv(2, 3), layers.activation("relu"), layers.avg_pool(2))
+    >>> images = jnp.ones((4, 6, 6, 1))
+    >>> params, _ = cnn.init(jax.random.key(0), images)
+    >>> print(jacobian(cnn, params, images, argnum=1))
+    (I₂ ⊗ P₂ ⊗ P₁ ⊗ I₄) Diag(relu′(p₀)) Conv(w₀)
+    >>> print(jacobian(cnn, params, images)[0]["w"])
+    (I₂ ⊗ P₂ ⊗ P₁ ⊗ I₄) Diag(relu′(p₀)) (I₂ ⊗ patches(x))
     """
     if not 0 <= argnum < len(args):
         raise ValueError(f"jacobian: argnum must be from 0 to {len(args) - 1}, got {argnum}.")
