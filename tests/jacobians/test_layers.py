@@ -253,6 +253,44 @@ def error(J: Operator, truth: jax.Array) -> jax.Array:
     return jnp.stack([jnp.max(jnp.abs(each)) for each in off]) / jnp.max(jnp.abs(truth), initial=1)
 
 
+@pytest.mark.long
+def test_mask_and_positions(x64: None):
+    network = chain(
+        layers.positional_embedding(5), repeat(chain(ATTENTION(rotary_base=9.0), layers.elman(4)), 2)
+    )
+    params, _, x = numbered(network, (2, 3, 4))
+    context = {
+        "mask": jnp.array([[True, True, False], [True, True, True]]),
+        "positions": jnp.array([[2, 3, 4], [0, 4, 1]]),
+    }
+
+    def outputs(params: Any, x: jax.Array) -> jax.Array:
+        return network.fwd(params, (), x, layers.Context(None, False, **context)).y
+
+    def errors(params: Any, x: jax.Array) -> list[jax.Array]:
+        operators = jacobian(network, params, x, **context), jacobian(network, params, x, argnum=1, **context)
+        found = jax.tree.leaves(operators, is_leaf=lambda a: isinstance(a, Operator))
+        truth = jax.tree.leaves(jax.jacrev(outputs, (0, 1))(params, x))
+        return [error(*each) for each in zip(found, truth, strict=True)]
+
+    assert np.max(evaluated(errors, params, x)) < 1e-12
+
+
+def test_compiled_in_float32():
+    network, shape, _ = LAYERS["repeat"]
+    params, state, x = numbered(network, shape)
+    operator = jax.jit(lambda params, x: jacobian(network, params, x, state=state)[0]["w"])(params, x)
+    v = np.ones(operator.in_shape, int)
+    assert (operator.dtype, (operator @ v).dtype) == (np.float32, np.float32)
+
+    def outputs(w: jax.Array) -> jax.Array:
+        return network.fwd(({**params[0], "w": w}, ()), (), x, layers.Context(None, False)).y
+
+    truth = jax.jit(jax.jacrev(outputs))(params[0]["w"])
+    np.testing.assert_allclose(operator @ v, np.tensordot(truth, v, v.ndim), rtol=1e-5)
+    np.testing.assert_allclose(operator.as_tensor(), truth, rtol=1e-5, atol=1e-6)
+
+
 def test_all_layers_are_here():
     kinds = {
         "_convolution": {"conv", "conv_transpose"},
