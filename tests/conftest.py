@@ -1,5 +1,6 @@
 """Options of the suite: `--long` runs more of everything; compiled code is kept where asked for."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -48,6 +49,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     long = [item for item in items if item.get_closest_marker("long")]
     config.hook.pytest_deselected(items=long)
     items[:] = [item for item in items if item not in long]
+
+
+def pytest_collection_finish() -> None:
+    # What JAX, its modules and thousands of collected tests consist of stays: no walk through it at every
+    # full collection.
+    gc.freeze()
 
 
 @pytest.fixture
