@@ -20,7 +20,16 @@ from ._algebra import (
 from ._nodes import ADD, CONTRACTION, Node, Operation, intern
 from ._scalars import ONE, Scalar
 
-__all__ = ["LOG_SOFTMAX", "LOG_SUM_EXP", "SOFTMAX", "log_of", "log_softmax", "log_sum_exp", "softmax"]
+__all__ = [
+    "LOG_SOFTMAX",
+    "LOG_SUM_EXP",
+    "SOFTMAX",
+    "log_of",
+    "log_softmax",
+    "log_sum_exp",
+    "logarithm_of",
+    "softmax",
+]
 
 
 def _along(node: Node, axes: Sequence[int], shape: Sequence[Any]) -> Node:
@@ -107,6 +116,12 @@ def softmax(z: Node, axes: Sequence[int]) -> Node:
     """eᶻ / Σ eᶻ; what is constant along the axes cancels."""
     z, _ = _without_shift(z, axes)
     return intern(SOFTMAX, (z,), tuple(axes), z.shape)
+
+
+def logarithm_of(node: Node) -> Node:
+    """log Σ eᶻ of the z of a softmax."""
+    shape = [d for a, d in enumerate(node.shape) if a not in node.data]
+    return intern(LOG_SUM_EXP, node.args, node.data, shape)
 
 
 def log_softmax(z: Node, axes: Sequence[int]) -> Node:

@@ -1,5 +1,6 @@
 """The backward pass as a Python function that a careful person would have written."""
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -217,10 +218,10 @@ class StatementWriter:
     def _text(self, name: str, value: Node) -> str:
         """The expression; of a gradient with the dtype of its argument."""
         if not name.startswith("grad_"):
-            return self.emitter.full(value)
+            return _filled(self.emitter.full(value), value)
         argument, number = name.removeprefix("grad_"), constant_value(value)
         if number is None:
-            return self.emitter.typed(value, argument)
+            return _filled(self.emitter.typed(value, argument), value)
         if not number.number:
             return f"jnp.zeros_like({argument})"
         return f"jnp.full_like({argument}, {number.spelled()})"
@@ -281,6 +282,15 @@ class StatementWriter:
 
     def _pre_activation(self, node: Node) -> bool:
         return node.op is VARIABLE and node.data[0] in "pP" and node.data in self.layers
+
+
+def _filled(text: str, value: Node) -> str:
+    """A diagonal that stands alone, filled in, where `jnp.diag` compares every row with every column."""
+    inside = text.removeprefix("jnp.diag(").removesuffix(")")
+    depth = list(itertools.accumulate((c == "(") - (c == ")") for c in inside))
+    if not text.startswith("jnp.diag(") or value.op is not CONTRACTION or min(depth) < 0:
+        return text
+    return f"jnp.fill_diagonal(jnp.zeros({shape_text(value)}), {inside}, inplace=False)"
 
 
 def _replaced(text: str, product: str, name: str | None) -> str:

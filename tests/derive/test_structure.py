@@ -102,7 +102,15 @@ FUNCTIONS = {
     ),
     "what is above": (lambda A, x: x @ jnp.triu(A) @ jnp.cos(x), (A, x), "jnp.triu(", "jnp.where"),
     "a triangle that is no square": (lambda X: jnp.sum(jnp.tril(X) ** 3), (X,), "jnp.tril(X)", "jnp.where"),
-    "a diagonal": (lambda A, x: jnp.diagonal(A) ** 2 @ x, (A, x), "jnp.diag(", "jnp.eye"),
+    "a diagonal": (lambda A, x: jnp.diagonal(A) ** 2 @ x, (A, x), "jnp.fill_diagonal(", "jnp.eye"),
+    "a diagonal and more": (lambda A, x: jnp.trace(A * x) + x @ A @ x, (A, x), "jnp.diag(", "jnp.eye"),
+    "a logarithm of exponentials": (lambda a: jax.nn.logsumexp(a), (x,), "jnp.exp(a - C)", "softmax"),
+    "logarithms of exponentials along rows": (
+        lambda X, w: w @ jax.nn.logsumexp(X, axis=1) ** 2,
+        (X, X[:, 0]),
+        "jnp.exp(X - ",
+        "softmax",
+    ),
     "a mean over many rows": (
         lambda B, x: jnp.sum((x @ B) ** 2) / 7,
         (B, x),
