@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
+import funcbp
 from tests import at_once
 from tests.at_once import rules as r
 
@@ -151,3 +152,21 @@ def test_distances_of_near_points_keep_their_digits():
 def test_a_wrong_option_or_shape_is_named(call: Callable[[], Any], message: str):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("lengths", [(2, 3, 4, 5), (5, 4, 3, 2), (3, 2, 5, 4), (4, 5, 2, 3), (3, 5, 4, 2)])
+@pytest.mark.parametrize("name", ["trace_sandwich", "trace_repeated", "squared_affine_residual"])
+def test_the_order_of_products_is_of_no_consequence(name: str, lengths: tuple[int, ...], x64: None):
+    m, n, k, j = lengths
+    shapes = {
+        "trace_sandwich": ((m, n), (n, k), (k, m)),
+        "trace_repeated": ((m, n), (n, m), (m, n)),
+        "squared_affine_residual": ((m, n), (n, k), (k, j), (m, j)),
+    }[name]
+    rule, rng = funcbp.catalogue()[name], np.random.default_rng(0)
+    args = [jnp.asarray(rng.standard_normal(shape)) for shape in shapes]
+    value, residuals = rule.fwd(*args)
+    expected, pullback = jax.vjp(rule.reference, *args)
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    for ours, theirs in zip(rule.bwd(residuals, jnp.array(0.7)), pullback(jnp.array(0.7)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
