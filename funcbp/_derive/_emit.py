@@ -28,7 +28,6 @@ from ._keys import contraction_key
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node
 from ._operations import INVERSE, LOG_DETERMINANT, joined
 from ._scalars import ONE, Dimension, Scalar, scalar_of_dimension
-from ._softmax import SOFTMAX, logarithm_of
 from ._structure import CUMULATIVE, SOLVE, Structure, only_triangle, triangle_of
 
 __all__ = ["Emitter", "shape_text", "unscaled"]
@@ -83,18 +82,9 @@ class Emitter:
             return self._elementwise(node)
         if node.op in (INVERSE, LOG_DETERMINANT, SOLVE):
             return Code(self._linear_algebra(node), ATOM, own)
-        if node.op is SOFTMAX and (logarithm := logarithm_of(node)) in self.names:
-            return self._exponential(node, logarithm)
         level = SUM if node.op is CUMULATIVE else ATOM
         text = node.op.python(node, [self._whole(a).at(level) for a in node.args])
         return Code(text, ATOM, own)
-
-    def _exponential(self, node: Node, logarithm: Node) -> Code:
-        """A softmax, where the logarithm of its denominator is known."""
-        kept = tuple(a for a in range(node.rank) if a not in node.data)
-        denominator = aligned(Code(self.names[logarithm], ATOM, kept), tuple(range(node.rank)))
-        text = f"jnp.exp({self.full(node.args[0])} - {denominator.text})"
-        return Code(text, ATOM, tuple(range(node.rank)))
 
     def _linear_algebra(self, node: Node) -> str:
         """An inverse, a solve or a determinant, by the cheapest factorization that there is."""

@@ -27,7 +27,6 @@ __all__ = [
     "log_of",
     "log_softmax",
     "log_sum_exp",
-    "logarithm_of",
     "softmax",
 ]
 
@@ -116,12 +115,6 @@ def softmax(z: Node, axes: Sequence[int]) -> Node:
     """eᶻ / Σ eᶻ; what is constant along the axes cancels."""
     z, _ = _without_shift(z, axes)
     return intern(SOFTMAX, (z,), tuple(axes), z.shape)
-
-
-def logarithm_of(node: Node) -> Node:
-    """log Σ eᶻ of the z of a softmax."""
-    shape = [d for a, d in enumerate(node.shape) if a not in node.data]
-    return intern(LOG_SUM_EXP, node.args, node.data, shape)
 
 
 def log_softmax(z: Node, axes: Sequence[int]) -> Node:
