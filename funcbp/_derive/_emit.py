@@ -25,9 +25,11 @@ from ._code import (
 )
 from ._functions import Function
 from ._keys import contraction_key
+from ._names import fresh
 from ._nodes import ADD, CONTRACTION, VARIABLE, Node
 from ._operations import INVERSE, LOG_DETERMINANT, joined
 from ._scalars import ONE, Dimension, Scalar, scalar_of_dimension
+from ._softmax import LOG_SUM_EXP, softmax
 from ._structure import CUMULATIVE, SOLVE, Structure, only_triangle, triangle_of
 
 __all__ = ["Emitter", "shape_text", "unscaled"]
@@ -48,6 +50,8 @@ class Emitter:
         self.repeated: set[Node] = set()
         self.products: Counter[object] = Counter()
         self.factors: dict[Node, str] = {}
+        self.softmaxes: set[Node] = set()
+        self.exponentials: dict[Node, tuple[str, str, str]] = {}
         self.pending: list[str] = []
 
     def full(self, node: Node) -> str:
@@ -82,6 +86,15 @@ class Emitter:
             return self._elementwise(node)
         if node.op in (INVERSE, LOG_DETERMINANT, SOLVE):
             return Code(self._linear_algebra(node), ATOM, own)
+        if node.op is LOG_SUM_EXP and (found := self._exponentials(node)) is not None:
+            largest, _, denominator = found
+            text = f"{largest} + jnp.log({denominator})"
+            return (
+                Code(f"jnp.squeeze({text}, {_axes(node)})", ATOM, own) if node.rank else Code(text, SUM, own)
+            )
+        if node in self.exponentials:
+            _, numerator, denominator = self.exponentials[node]
+            return Code(f"{numerator} / {denominator}", PRODUCT, own)
         level = SUM if node.op is CUMULATIVE else ATOM
         text = node.op.python(node, [self._whole(a).at(level) for a in node.args])
         return Code(text, ATOM, own)
@@ -118,6 +131,29 @@ class Emitter:
             self.pending.append(f"{name} = jax.scipy.linalg.lu_factor({self.full(matrix)})")
             self.factors[matrix] = name
         return self.factors[matrix]
+
+    def _exponentials(self, logarithm: Node) -> tuple[str, str, str] | None:
+        """Names of the maximum, of what the exponentials are, and of their sum, where softmax needs them too.
+
+        Each is then taken once.
+        """
+        z = logarithm.args[0]
+        quotient = softmax(z, logarithm.data)
+        argument = self.full(z)
+        if quotient not in self.softmaxes or quotient in self.names or not argument.isidentifier():
+            return None
+        if quotient not in self.exponentials:
+            rank = z.rank if logarithm.rank else 0
+            largest, denominator = (fresh(role, rank, False, self.taken) for role in ("m", "s"))
+            numerator = fresh("e", z.rank, False, self.taken)
+            along = f", {_axes(logarithm)}, keepdims=True" if logarithm.rank else ""
+            self.pending += [
+                f"{largest} = jnp.max({argument}{along})",
+                f"{numerator} = jnp.exp({argument} - jnp.where(jnp.isfinite({largest}), {largest}, 0))",
+                f"{denominator} = jnp.sum({numerator}{along})",
+            ]
+            self.exponentials[quotient] = largest, numerator, denominator
+        return self.exponentials[quotient]
 
     def _elementwise(self, node: Node) -> Code:
         codes = [self.code(a) for a in node.args]
@@ -336,3 +372,8 @@ def _scaled_first(
 
 def _passes(code: Code, given: set[str]) -> int:
     return 2 if code.text in given else 1
+
+
+def _axes(logarithm: Node) -> str:
+    axes = logarithm.data
+    return f"axis={axes[0] if len(axes) == 1 else axes}"

@@ -18,6 +18,7 @@ from ._predicates import constant_value, is_product, is_view
 from ._program import Program
 from ._scalars import Dimension
 from ._scan import RESULT
+from ._softmax import SOFTMAX
 from ._structure import SOLVE, Structure
 from ._trees import Trees
 
@@ -131,6 +132,7 @@ class StatementWriter:
         self.uses.update(value for _, value in self.statements)
         self.ranks = {n.data: n.rank for n in nodes if n.op is VARIABLE}
         self.emitter.products.update(unscaled(n) for n in nodes if is_product(n))
+        self.emitter.softmaxes = {n for n in nodes if n.op is SOFTMAX}
         factored = Counter(n.args[0] for n in nodes if n.op in (INVERSE, LOG_DETERMINANT, SOLVE))
         self.emitter.repeated = {matrix for matrix, count in factored.items() if count > 1}
 

@@ -104,6 +104,13 @@ FUNCTIONS = {
     "a triangle that is no square": (lambda X: jnp.sum(jnp.tril(X) ** 3), (X,), "jnp.tril(X)", "jnp.where"),
     "a diagonal": (lambda A, x: jnp.diagonal(A) ** 2 @ x, (A, x), "jnp.fill_diagonal(", "jnp.eye"),
     "a diagonal and more": (lambda A, x: jnp.trace(A * x) + x @ A @ x, (A, x), "jnp.diag(", "jnp.eye"),
+    "exponentials, once": (lambda a: jax.nn.logsumexp(a), (x,), "grad_a = e / s", "softmax"),
+    "exponentials of rows, once": (
+        lambda X, w: w @ jax.nn.logsumexp(X, axis=1) ** 2,
+        (X, X[:, 0]),
+        "jnp.squeeze(M + jnp.log(S), axis=1)",
+        "softmax",
+    ),
     "a mean over many rows": (
         lambda B, x: jnp.sum((x @ B) ** 2) / 7,
         (B, x),
@@ -126,9 +133,15 @@ def test_code_is_what_a_person_writes_and_right(name, x64):
         np.testing.assert_allclose(found[n], expected, rtol=1e-10, atol=1e-10)
 
 
-def test_a_softmax_of_large_logits_keeps_its_digits():
-    """exp(z - log Σ eᶻ) would lose the digits that |log Σ eᶻ| has before the point."""
+def test_exponentials_of_large_and_infinite_logits():
     z = jnp.asarray(RANDOM.standard_normal(64) + 1e4, jnp.float32)
-    (found,) = funcbp.derive(jax.nn.logsumexp, z).value_and_grad(z)[1].values()
+    compiled = funcbp.derive(jax.nn.logsumexp, z).value_and_grad
+    (found,) = compiled(z)[1].values()
     exact = np.exp(np.asarray(z, np.float64) - 1e4)
     np.testing.assert_allclose(found, exact / exact.sum(), rtol=1e-6)
+    for special in ([1.0, -jnp.inf], [jnp.inf, 1.0], [-jnp.inf, -jnp.inf]):
+        z = z.at[:].set(-jnp.inf).at[:2].set(jnp.array(special))
+        value, gradients = compiled(z)
+        expected = jax.value_and_grad(jax.nn.logsumexp)(z)
+        np.testing.assert_array_equal(value, expected[0])
+        np.testing.assert_array_equal(next(iter(gradients.values())), expected[1])
