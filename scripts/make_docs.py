@@ -17,7 +17,7 @@ import funcbp
 from funcbp import verify
 from scripts.check_rules import RESULTS as CHECKED
 from scripts.derivations import NESTED, READ_ALOUD, Shown
-from scripts.exploit_table import HEADINGS, exploit_rows, footnote, jacobian_sentence
+from scripts.exploit_table import HEADINGS, exploit_rows, footnote, jacobian_sentence, kept_sentence
 from scripts.family_pages import families, overview, page
 from scripts.measure_rules import RESULTS as MEASURED
 from scripts.rule_rows import Rows, read
@@ -136,7 +136,7 @@ def _against(row: dict[str, Any], base: dict[str, Any]) -> tuple[str, ...]:
 def exploit_section(exploit: Path, curvature: Path) -> str:
     """What is per example, and curvature, against their rivals."""
     rows = exploit_rows(*filter(Path.exists, (exploit, curvature)))
-    return f"{table(HEADINGS, [*rows])}\n\n{footnote(exploit)}"
+    return f"{table(HEADINGS, [*rows])}\n\n{kept_sentence(exploit)}\n\n{footnote(exploit)}"
 
 
 def planted_table(path: Path) -> str:
