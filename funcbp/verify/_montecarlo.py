@@ -144,7 +144,7 @@ def sampled(
     def run(seed: int, *args: Any) -> tuple[Any, Any]:
         leaves, tree = jax.tree.flatten(args)
         if any(jnp.issubdtype(x.dtype, jax.dtypes.extended) for x in leaves):
-            return compiled(seed, *args)
+            return jax.device_get(compiled(seed, *args))
         shapes = tuple(jax.ShapeDtypeStruct((samples * len(x), *x.shape[1:]), x.dtype) for x in leaves)
         if (tree, shapes) not in traced:
             traced[tree, shapes] = jax.make_jaxpr(jax.vmap(function), return_shape=True)(
@@ -152,7 +152,7 @@ def sampled(
             )
         closed, shape = traced[tree, shapes]
         if elements(closed) > _AT_ONCE:
-            return compiled(seed, *args)
+            return jax.device_get(compiled(seed, *args))
         rows = [np.concatenate([np.asarray(x)] * samples) for x in leaves]
         noise = _Drawn(np.random.default_rng(seed))
         pairs = evaluate(closed, [_rounded(x, x, noise) for x in rows], noise)

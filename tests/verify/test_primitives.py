@@ -6,7 +6,7 @@ import pytest
 from jax import lax
 from jax import numpy as jnp
 
-from funcbp.verify import monte_carlo
+from funcbp.verify import _montecarlo, monte_carlo
 from funcbp.verify._montecarlo import sampled
 from funcbp.verify._pairs import evaluated
 from funcbp.verify._primitives import _ANY, _FLOATING, _SEVERAL, _SHAPED
@@ -155,3 +155,9 @@ def test_value_and_spread_are_those_of_the_compiled_run(x64: None):
         ours, theirs = at_once[1][name], np.asarray(compiled[1][name])
         assert ((ours == 0) == (theirs == 0)).all()
         assert abs(np.median(np.log(ours[ours > 0] / theirs[ours > 0]))) < 0.1
+
+
+def test_what_is_compiled_comes_back_as_arrays_of_numpy(x64: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_montecarlo, "_AT_ONCE", 0)
+    for result in jax.tree.leaves(sampled(lambda x: {"y": x * x}, samples=2)(0, X)):
+        assert isinstance(result, np.ndarray)
