@@ -165,8 +165,10 @@ def test_donated_buffers_are_gone_and_the_others_are_not():
 def test_every_optimizer_can_be_given_its_buffers(name):
     params, _ = steps(NETWORK, OPTIMIZERS[name], count=2, donate=True)
     kept, _ = go(step_of(name), NETWORK, OPTIMIZERS[name], 2)
-    # XLA may fuse, and so round, differently where a buffer is used again.
-    assert_trees_close(params, kept, ulps=4)
+    if name == "lbfgs":  # compiled without XLA's fusion emitters, its line search rounds differently
+        assert_trees_close(params, kept, ulps=4)
+    else:
+        assert_trees_equal(params, kept)
 
 
 def test_an_optimizer_is_given_only_what_it_takes():
